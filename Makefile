@@ -1,0 +1,109 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The distribution's own interpreter: one on PATH may be a version manager's shim.
+PYTHON := /usr/bin/python3
+VENV := .venv
+LINK := .collections/ansible_collections/dockersandbox/guardrails
+ARGS ?=
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Without this an ansible.cfg in a world-writable checkout is ignored.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONDONTWRITEBYTECODE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_PYTHON_VERSION_WARNING := 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo 'make: installing python3-venv'; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-venv >/dev/null; }
+	@$(PYTHON) -m venv $(VENV)
+
+# --no-compile: a third of the time, and what is never imported needs no bytecode.
+$(VENV)/.site: requirements/site.txt | $(VENV)/bin/python
+	@echo 'make: installing the pinned requirements of `make site`'
+	@$(VENV)/bin/pip install -qq --no-compile --require-hashes -r requirements/site.txt
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.site
+	@echo 'make: installing the pinned requirements of `make test`'
+	@$(VENV)/bin/pip install -qq --no-compile --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(LINK):
+	@mkdir -p $(dir $@)
+	@ln -sfn ../../.. $@
+
+.PHONY: venv
+venv: $(VENV)/.site | $(LINK) ## The virtual environment of `make site`
+
+.PHONY: venv-test
+venv-test: $(VENV)/.test | $(LINK) ## The virtual environment of `make test`
+
+.PHONY: site
+site: venv ## Make this machine (or inventory) a host with sandboxes; ARGS="--tags env --check --diff" and so on
+	@ansible-playbook playbooks/site.yml $(ARGS)
+
+.PHONY: test
+test: ## Everything: lint, unit, sanity, Molecule, end to end
+	@$(MAKE) --no-print-directory lint unit sanity molecule e2e
+
+.PHONY: test-fast
+test-fast: venv-test ## The quick checks: lint of the Python and YAML, unit tests
+	@tests/lint.sh quick
+	@$(MAKE) --no-print-directory unit
+
+.PHONY: lint
+lint: venv-test ## ansible-lint (production), yamllint, ruff, mypy, ansible-doc, shellcheck
+	@tests/lint.sh
+
+.PHONY: unit
+unit: venv-test ## Unit tests
+	@python -m pytest -q tests/unit $(ARGS)
+
+.PHONY: sanity
+sanity: venv-test ## ansible-test sanity
+	@tests/sanity/run.sh $(ARGS)
+
+.PHONY: engine
+engine: ## What Molecule and the end-to-end tests need on this machine: a Docker engine, mmdebstrap
+	@tests/setup.sh
+
+.PHONY: molecule
+molecule: venv-test engine ## The Molecule scenarios; ARGS="-s env" for one
+	@molecule test $(or $(ARGS),--all)
+
+.PHONY: e2e
+e2e: venv-test engine ## End to end: on this machine, and on a bare one
+	@python -m pytest -q -rA tests/e2e $(ARGS)
+
+.PHONY: bench
+bench: venv-test engine ## The figures of docs/, measured on this machine
+	@python -m pytest -q -s tests/bench $(ARGS)
+
+.PHONY: soak
+soak: venv-test engine ## The bare-machine proof again and again; ARGS="--rounds 20"
+	@python -m pytest -q -s tests/soak $(ARGS)
+
+.PHONY: lock
+lock: venv-test ## Renew requirements/*.txt from requirements/*.in
+	@cd requirements && for name in site test; do \
+	  uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --custom-compile-command 'make lock' -o $$name.txt $$name.in; done
+
+.PHONY: clean
+clean: ## Remove what the targets above made in the checkout
+	@rm -rf $(VENV) .collections .ansible .cache .mypy_cache .pytest_cache .ruff_cache tests/output
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
