@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Copyright (c) 2026 The DockerSandboxApp authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -6,37 +6,46 @@
 # An engine that answers already is left as it is.
 set -euo pipefail
 
+answers() { docker version >/dev/null 2>&1; }
+
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need /usr/bin/dockerd docker.io
 need mmdebstrap mmdebstrap
 need hashdeep hashdeep
 need shellcheck shellcheck
-# Debian 13 has the client in a package of its own.
-if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then missing+=(docker-cli); fi
-python3 -c 'import cryptography' 2>/dev/null || missing+=(python3-cryptography)
+/usr/bin/python3 -c 'import cryptography' 2>/dev/null || missing+=(python3-cryptography)
+if ! answers; then
+    need dockerd docker.io
+    need iptables iptables
+fi
 
 if ((${#missing[@]})); then
     echo "setup: installing ${missing[*]}"
-    # The package's start script would need what a container or a small VM does not give; the engine is started below.
-    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+    export DEBIAN_FRONTEND=noninteractive
+    if [[ ! -d /run/systemd/system && ! -e /usr/sbin/policy-rc.d ]]; then
+        # Without a service manager the packages' init scripts fail on `ulimit`; the engine is started below.
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
+    fi
     apt-get update -qq
-    apt-get install -qq -y --no-install-recommends "${missing[@]}" ca-certificates iptables >/dev/null
+    apt-get install -qq -y --no-install-recommends "${missing[@]}" ca-certificates >/dev/null
+    # Debian 13 has the client in a package of its own.
+    command -v docker >/dev/null || apt-get install -qq -y --no-install-recommends docker-cli >/dev/null
 fi
 
-answers() { docker version >/dev/null 2>&1; }
 answers && exit 0
-
 if [[ -d /run/systemd/system ]]; then
     systemctl start docker
 else
-    echo 'setup: no service manager, starting dockerd (log: /var/log/dockerd-tests.log)'
-    rm -f /run/docker.pid /var/run/docker.pid
-    setsid dockerd --live-restore >/var/log/dockerd-tests.log 2>&1 </dev/null &
+    log=/var/log/dockerd-tests.log
+    echo "setup: no service manager, starting dockerd (log: $log)"
+    rm -f /var/run/docker.pid
+    setsid dockerd --live-restore >"$log" 2>&1 </dev/null &
 fi
 for _ in $(seq 60); do
     answers && exit 0
     sleep 0.5
 done
-echo 'setup: the Docker engine does not answer; see /var/log/dockerd-tests.log' >&2
+echo "setup: the Docker engine does not answer; see ${log:-journalctl -u docker}" >&2
 exit 1
