@@ -1,0 +1,216 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Locks: ``NAME.sha256`` beside an authored file, in the format that ``sha256sum -c`` reads.
+
+A write announces itself first: ``NAME.sha256.new`` holds the coming digest, then the content is replaced, then the
+announcement becomes the lock. Whatever a kill leaves behind is told apart from tampering by what the file's own digest
+is: the old lock's or the announced one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import typing as t
+from pathlib import Path
+
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.canonical import printable, sha256_hex
+
+SUFFIX = ".sha256"
+INTENT = ".sha256.new"
+TEMPORARY = ".sha256.tmp"
+
+_LINE = re.compile(rb"(\\?)([0-9a-f]{64}) [ *]([^\n]+)\n?")
+_ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
+
+
+class LockError(Exception):
+    """A file that must not be touched, or a lock that cannot be written; the text is one line for the operator."""
+
+
+class Problem(t.NamedTuple):
+    """What is wrong with one locked file; as text, one line that says what to do."""
+
+    path: Path
+    kind: t.Literal["changed", "missing", "unlocked", "broken", "absent", "interrupted"]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{show(self.path)}: {self.text}"
+
+    @property
+    def tampering(self) -> bool:
+        """Whether a later write must stop here."""
+        return self.kind not in {"absent", "interrupted"}
+
+
+def show(path: Path) -> str:
+    """Return *path* for a message, on one line whatever its bytes are."""
+    return printable(os.fsencode(path))
+
+
+def lock_of(path: Path) -> Path:
+    """Return where the lock of *path* is."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def line(name: bytes, digest: str) -> bytes:
+    """Return the lock's content for a file called *name* (no folder), as ``sha256sum`` would print it."""
+    escaped = re.sub(rb"[\\\n\r]", lambda found: _ESCAPES[found[0]], name)
+    return (b"\\" if escaped != name else b"") + digest.encode() + b"  " + escaped + b"\n"
+
+
+def digest_of(path: Path) -> str | None:
+    """Return the sha256 of the regular file *path*, or None when nothing is there. Raises OSError, links included."""
+    opened = atomic.open_regular(path)
+    if opened is None:
+        return None
+    with opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _recorded(path: Path, suffix: str) -> str | None:
+    """Return the digest in the lock or announcement of *path*: None when there is none, "" for an unreadable one."""
+    content = atomic.read(path.with_name(path.name + suffix), limit=4096)
+    if content is None:
+        return None
+    found = _LINE.fullmatch(content)
+    if not found or content != line(os.fsencode(path.name), found[2].decode()):
+        return ""
+    return found[2].decode()
+
+
+def check(path: Path) -> Problem | None:
+    """Compare *path* with its lock: None when they agree, else the one problem there is.
+
+    A problem of kind ``interrupted`` is what a killed write leaves; the next write repairs it.
+    """
+    try:
+        locked, announced, actual = _recorded(path, SUFFIX), _recorded(path, INTENT), digest_of(path)
+    except OSError as error:
+        return Problem(path, "broken", f"it or its lock cannot be read: {atomic.reason(error)}")
+    if "" in {locked, announced}:
+        name = path.name + (SUFFIX if locked == "" else INTENT)
+        return Problem(
+            path,
+            "broken",
+            f"{show(path.with_name(name))} is not a line of sha256sum for this name; restore it, or delete it and the "
+            "file to have both written again",
+        )
+    if announced is not None and (actual in {locked, announced} or actual is locked is None):
+        return Problem(path, "interrupted", "writing it was interrupted; run the same play again to complete it")
+    if actual is None:
+        if locked is None:
+            return Problem(path, "absent", "there is no such file")
+        return Problem(path, "missing", "the file is gone, its lock is there; restore the file, or delete the lock too")
+    if locked is None:
+        return Problem(
+            path, "unlocked", "the file is there without a lock; move it away to have it written again, or lock it"
+        )
+    if actual != locked:
+        return Problem(
+            path,
+            "changed",
+            f"its sha256 is {actual[:12]}…, its lock says {locked[:12]}…; restore the file, or delete both it and its "
+            "lock to have it written again",
+        )
+    return None
+
+
+def write_locked(path: Path, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+    """Write *path* and its lock, replacing what was there; durable, and safe against a kill at any moment.
+
+    Raises LockError when the file or its lock was tampered with (nothing is changed then) and OSError when the disk
+    refuses; after that the file is either as it was or interrupted.
+    """
+    _refuse(path)
+    _complete(path)
+    _announce(path, sha256_hex(content), mode, uid, gid)
+    atomic.write(path, content, mode, uid, gid, temporary=path.name + TEMPORARY)
+    _settle(path)
+
+
+def lock(path: Path) -> bool:
+    """Write the lock of an existing file that has none; return whether one was written.
+
+    Raises LockError when there is no such file, or its lock disagrees with it.
+    """
+    problem = check(path)
+    if problem is None:
+        return False
+    if problem.kind == "interrupted" and _complete(path):
+        return True
+    if problem.kind != "unlocked":
+        raise LockError(str(problem))
+    actual, found = digest_of(path), atomic.owner(path)
+    assert actual is not None and found is not None
+    _announce(path, actual, *found)
+    _settle(path)
+    return True
+
+
+def remove_locked(path: Path) -> bool:
+    """Delete *path* and its lock; return whether anything was there. Raises LockError when it was tampered with."""
+    problem = check(path)
+    if problem is not None and problem.kind == "absent":
+        return False
+    _refuse(path)
+    _complete(path)
+    # The lock turns back into an announcement, so that a kill before the end is not taken for tampering.
+    if lock_of(path).exists():
+        lock_of(path).replace(path.with_name(path.name + INTENT))
+        atomic.sync_folder(path.parent)
+    for name in (path.name, path.name + TEMPORARY, path.name + INTENT):
+        path.with_name(name).unlink(missing_ok=True)
+    atomic.sync_folder(path.parent)
+    return True
+
+
+def locked(folder: Path) -> list[Path]:
+    """Return, sorted, the files below *folder* that have a lock or the announcement of one; links are not followed.
+
+    Raises OSError for a folder that cannot be read: what was not looked at must not count as whole.
+    """
+    found = set()
+    for parent, _folders, names in os.walk(folder, onerror=_raise):
+        for name in names:
+            for suffix in (SUFFIX, INTENT):
+                if name.endswith(suffix) and name != suffix:
+                    found.add(Path(parent, name.removesuffix(suffix)))
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _refuse(path: Path) -> None:
+    problem = check(path)
+    if problem is not None and problem.tampering:
+        raise LockError(str(problem))
+
+
+def _complete(path: Path) -> bool:
+    """End an interrupted write by what the file holds; return whether the file has its lock now."""
+    announced, actual = _recorded(path, INTENT), digest_of(path)
+    if announced is None or actual is None:
+        return False
+    # The announcement is the only proof of a content already in place; of one that never came it is in the way.
+    if actual == announced:
+        _settle(path)
+    else:
+        path.with_name(path.name + INTENT).unlink()
+    return True
+
+
+def _announce(path: Path, digest: str, mode: int, uid: int, gid: int) -> None:
+    intent = path.with_name(path.name + INTENT)
+    atomic.write(intent, line(os.fsencode(path.name), digest), mode & 0o666, uid, gid, temporary=path.name + TEMPORARY)
+
+
+def _settle(path: Path) -> None:
+    path.with_name(path.name + INTENT).replace(lock_of(path))
+    atomic.sync_folder(path.parent)
