@@ -126,7 +126,9 @@ def write_locked(path: Path, content: bytes, mode: int = 0o644, uid: int = 0, gi
     Raises LockError when the file or its lock was tampered with (nothing is changed then) and OSError when the disk
     refuses; after that the file is either as it was or interrupted.
     """
-    _refuse(path)
+    problem = check(path)
+    if not (problem and problem.kind == "unlocked" and digest_of(path) == sha256_hex(content)):
+        _refuse(path)
     _complete(path)
     _announce(path, sha256_hex(content), mode, uid, gid)
     atomic.write(path, content, mode, uid, gid, temporary=path.name + TEMPORARY)
@@ -214,3 +216,87 @@ def _announce(path: Path, digest: str, mode: int, uid: int, gid: int) -> None:
 def _settle(path: Path) -> None:
     path.with_name(path.name + INTENT).replace(lock_of(path))
     atomic.sync_folder(path.parent)
+
+
+class Wanted(t.NamedTuple):
+    """How one authored file must be; *content* None means: neither it nor its lock."""
+
+    path: Path
+    content: bytes | None
+    mode: int
+    uid: int
+    gid: int
+
+
+class Step(t.NamedTuple):
+    """One file that is not as wanted: what will be done and why, and its content before (None: no file)."""
+
+    wanted: Wanted
+    does: t.Literal["write", "own", "remove"]
+    text: str
+    before: bytes | None
+
+
+def plan(files: t.Iterable[Wanted]) -> list[Step]:
+    """Return what must be done so that every file is as wanted; nothing is changed.
+
+    Raises LockError naming all the files that were tampered with or cannot be written.
+    """
+    steps, problems = [], []
+    for wanted in files:
+        try:
+            step = _step(wanted)
+        except LockError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{show(wanted.path)}: {atomic.reason(error)}")
+        else:
+            if step:
+                steps.append(step)
+    if problems:
+        raise LockError("; ".join(problems))
+    return steps
+
+
+def apply(step: Step) -> None:
+    """Do one step of :func:`plan`, and make the folders it needs (0755, of the file's owner)."""
+    path, content, mode, uid, gid = step.wanted
+    if step.does == "own":
+        atomic.set_owner(path, mode, uid, gid)
+        atomic.set_owner(lock_of(path), mode & 0o666, uid, gid)
+    elif content is None:
+        remove_locked(path)
+    else:
+        for folder in atomic.missing_folders(path):
+            folder.mkdir()
+            folder.chmod(0o755)
+            os.chown(folder, uid, gid)
+        write_locked(path, content, mode, uid, gid)
+
+
+def _step(wanted: Wanted) -> Step | None:
+    path, content, mode, uid, gid = wanted
+    problem = check(path)
+    before = None if problem and problem.kind == "broken" else atomic.read(path)
+    if problem and problem.kind == "unlocked" and content == before:
+        return Step(wanted, "write", f"Locked {show(path)}: it was as wanted, without a lock", before)
+    if problem and problem.tampering:
+        raise LockError(str(problem))
+    if content is None:
+        if problem and problem.kind == "absent":
+            return None
+        return Step(wanted, "remove", f"Removed {show(path)} and its lock", before)
+    if problem and problem.kind == "interrupted":
+        return Step(wanted, "write", f"Wrote {show(path)}: an earlier write was interrupted", before)
+    if problem:
+        tuple(atomic.missing_folders(path))
+        return Step(wanted, "write", f"Wrote {show(path)}: it was not there", before)
+    if before != content:
+        return Step(wanted, "write", f"Wrote {show(path)}: its content differed", before)
+    for name, expected in ((path, mode), (lock_of(path), mode & 0o666)):
+        found = atomic.owner(name)
+        if found != (expected, uid, gid):
+            was = "gone" if found is None else f"{found[0]:04o} {found[1]}:{found[2]}"
+            text = f"Set {show(name)} to {expected:04o} {uid}:{gid}: it was {was}"
+            return Step(wanted, "own", text, before)
+    return None
