@@ -1,0 +1,85 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where things are on a host."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+HOME = "/opt/DockerSandboxApp"
+DATA = "/var/lib/dockersandbox"
+RUN = "/run/dockersandbox"
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The three folders of a host, and what lies where in them: *home* (small, backed up), *data* (large), *run*."""
+
+    home: str = HOME
+    data: str = DATA
+    run: str = RUN
+
+    @property
+    def stack_parts(self) -> str:
+        """The folder of the stack's parts, one file a phase."""
+        return os.path.join(self.home, "configs", "stack.d")
+
+    @property
+    def seccomp(self) -> str:
+        """The seccomp profile that sandboxes get."""
+        return os.path.join(self.home, "configs", "seccomp.json")
+
+    @property
+    def host_key(self) -> str:
+        """The host's private key (Ed25519, PEM)."""
+        return os.path.join(self.home, ".state", "keys", "host.key")
+
+    @property
+    def public_key(self) -> str:
+        """The host's public key (PEM)."""
+        return os.path.join(self.home, ".state", "keys", "host.pub")
+
+    @property
+    def empty(self) -> str:
+        """A folder that stays empty: the second layer that a read-only overlay asks for."""
+        return os.path.join(self.data, "empty")
+
+    @property
+    def uids(self) -> str:
+        """The table of which sandbox has which uid."""
+        return os.path.join(self.data, "uids.json")
+
+    @property
+    def sandboxes(self) -> str:
+        """The folder that holds a folder for each sandbox."""
+        return os.path.join(self.data, "sandboxes")
+
+    def sandbox(self, name: str) -> str:
+        """The folder of one sandbox."""
+        return os.path.join(self.sandboxes, name)
+
+    def delta(self, name: str) -> str:
+        """The folder that holds a sandbox's changes: ``upper`` and ``work`` of its overlay."""
+        return os.path.join(self.sandbox(name), "delta")
+
+    def baseline(self, name: str) -> str:
+        """The folder of a sandbox's baseline: ``manifest.jsonl`` and ``seal.json``."""
+        return os.path.join(self.sandbox(name), "baseline")
+
+    def stat_cache(self, originals: str) -> str:
+        """The file that remembers what was hashed of *originals*, shared by all sandboxes over that path."""
+        return os.path.join(self.data, "cache", originals.strip("/").replace("/", "%")[-200:] + ".stat")
+
+    def lower(self, name: str) -> str:
+        """Where a sandbox's originals are mounted, idmapped and read-only."""
+        return os.path.join(self.run, "lower", name)
+
+    def lock(self, name: str) -> str:
+        """The lock that whoever works in or on a sandbox holds."""
+        return os.path.join(self.run, "lock", name)
+
+    def exports(self, name: str) -> str:
+        """The folder of a sandbox's bundles."""
+        return os.path.join(self.home, "exports", name)
