@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import lock
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.lock import LockError
+from kills import killed
 
 ME = (os.geteuid(), os.getegid())
 ODD = [
@@ -133,27 +132,6 @@ def test_tampering_is_named_and_stops_every_write(
         with pytest.raises(LockError, match="x: "):
             write()
     assert {name: (tmp_path / name).lstat() for name in names(tmp_path)} == before
-
-
-def killed(step: int, action: t.Callable[[], object]) -> bool:
-    """Run *action* in a child that is killed as it starts its *step*-th file operation; return whether it got there."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def hook(event: str, _arguments: tuple[object, ...]) -> None:
-            nonlocal count
-            if event in {"open", "os.rename", "os.remove", "os.chown", "os.chmod"}:
-                count += 1
-                if count == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        action()
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or status == 0
-    return os.WIFSIGNALED(status)
 
 
 def first(path: Path) -> None:
