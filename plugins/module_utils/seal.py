@@ -26,6 +26,7 @@ SUFFIX = ".seal.json"
 
 Statement = dict[str, t.Any]
 Envelope = dict[str, t.Any]
+Where = str | Path
 
 
 class SealError(Exception):
@@ -106,10 +107,10 @@ def _public(handle: t.Any) -> PublicKey:
     return PublicKey(handle.public_bytes(forms.Encoding.PEM, info), hashlib.sha256(der).hexdigest(), handle)
 
 
-def load_private(path: Path) -> PrivateKey:
+def load_private(path: Where) -> PrivateKey:
     """Return the private key at *path*. Raises SealError when it is missing, no Ed25519 key, or open to others."""
     content = _content(path, "the host key is missing; the bootstrap phase creates it")
-    found = atomic.owner(path)
+    found = atomic.owner(Path(path))
     if found and found[0] & 0o077:
         raise SealError(
             f"{path}: its mode is {found[0]:04o}, so others may have read it; rotate the key, then chmod 0600"
@@ -124,7 +125,7 @@ def load_private(path: Path) -> PrivateKey:
     return _private(handle)
 
 
-def load_public(path: Path) -> PublicKey:
+def load_public(path: Where) -> PublicKey:
     """Return the public key at *path*. Raises SealError when it is missing or no Ed25519 key."""
     return parse_public(_content(path, "the host's public key is missing; the bootstrap phase writes it"), str(path))
 
@@ -141,9 +142,9 @@ def parse_public(pem: bytes, where: str) -> PublicKey:
     return _public(handle)
 
 
-def _content(path: Path, missing: str) -> bytes:
+def _content(path: Where, missing: str) -> bytes:
     try:
-        content = atomic.read(path, limit=1 << 20)
+        content = atomic.read(Path(path), limit=1 << 20)
     except OSError as error:
         raise SealError(f"{path}: cannot be read: {atomic.reason(error)}") from None
     if content is None:
@@ -151,23 +152,23 @@ def _content(path: Path, missing: str) -> bytes:
     return content
 
 
-def public_of(key: Path) -> Path:
+def public_of(key: Where) -> Path:
     """Return where the public half of the private key at *key* is."""
-    return key.with_suffix(".pub")
+    return Path(key).with_suffix(".pub")
 
 
-def rotations_of(public: Path) -> Path:
+def rotations_of(public: Where) -> Path:
     """Return where the rotations that led to the key at *public* (or its private half) are."""
-    return public.with_suffix(".rotations.jsonl")
+    return Path(public).with_suffix(".rotations.jsonl")
 
 
-def ensure_key(key: Path, check: bool = False) -> str | None:
+def ensure_key(key: Where, check: bool = False) -> str | None:
     """Make the host key and its public half if they are not there; return what was (with *check*: would be) done.
 
     Completes a creation or rotation that was killed. Raises SealError when one half is missing or foreign: that is
     never repaired silently, because every seal rests on it.
     """
-    public = public_of(key)
+    key, public = Path(key), public_of(key)
     try:
         there = key.exists(), public.exists()
         if there == (False, True):
@@ -204,12 +205,13 @@ def _spare(key: Path) -> Path:
     return key.with_name(key.name + ".new")
 
 
-def rotate(key: Path) -> Envelope:
+def rotate(key: Where) -> Envelope:
     """Replace the private key at *key* by a new one; return the rotation, signed by both keys.
 
     Seals by the old key stay valid. When the old key was stolen that is wrong: then delete ``host.rotations.jsonl``
     after the rotation and seal everything again. A call that was killed is completed by the next.
     """
+    key = Path(key)
     old, spare, chain = load_private(key), _spare(key), rotations(public_of(key))
     if not spare.exists():
         atomic.write(spare, generate().pem, 0o600)
@@ -229,11 +231,11 @@ def rotate(key: Path) -> Envelope:
 def rotation(old: PrivateKey, new: PrivateKey) -> Envelope:
     """Return the statement that *new* follows *old*, signed by both."""
     predicate = {"old": old.public.pem.decode(), "new": new.public.pem.decode(), "time": now()}
-    made = statement("rotation", {"host.pub": canonical.sha256_hex(new.public.pem)}, predicate)
+    made = statement({"host.pub": canonical.sha256_hex(new.public.pem)}, "rotation", predicate)
     return sign(made, old) | {"signatures": sign(made, old)["signatures"] + sign(made, new)["signatures"]}
 
 
-def rotations(public: Path) -> list[Envelope]:
+def rotations(public: Where) -> list[Envelope]:
     """Return the rotations recorded beside the key at *public*; none when it never was rotated. Raises SealError."""
     path = rotations_of(public)
     try:
@@ -272,7 +274,7 @@ def predicate_type(kind: str) -> str:
     return f"urn:dockersandbox:guardrails:{kind}:v1"
 
 
-def statement(kind: str, subjects: t.Mapping[str, str], predicate: t.Mapping[str, t.Any]) -> Statement:
+def statement(subjects: t.Mapping[str, str], kind: str, predicate: t.Mapping[str, t.Any]) -> Statement:
     """Return an in-toto Statement v1: *subjects* maps names to sha256 (hexadecimal), *predicate* is what is said."""
     for name, digest in subjects.items():
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -354,14 +356,14 @@ def _statement(payload: bytes) -> Statement:
 # --- files
 
 
-def write(path: Path, envelope: Envelope) -> str:
+def write(path: Where, envelope: Envelope) -> str:
     """Write *envelope* to *path* (0644), durable and whole or not at all; return the file's sha256. Raises OSError."""
     content = canonical.dumps(envelope) + b"\n"
-    atomic.write(path, content, 0o644)
+    atomic.write(Path(path), content, 0o644)
     return canonical.sha256_hex(content)
 
 
-def read(path: Path) -> Envelope:
+def read(path: Where) -> Envelope:
     """Return the envelope at *path*, not verified. Raises SealError when it is missing or no JSON object."""
     try:
         envelope = json.loads(_content(path, "there is no such seal"))
@@ -372,7 +374,7 @@ def read(path: Path) -> Envelope:
     return envelope
 
 
-def verify_file(path: Path, public: Path, kind: str | None = None) -> Statement:
+def verify_file(path: Where, public: Where, kind: str | None = None) -> Statement:
     """Return the statement in the seal at *path* once its signature holds and every subject has its sealed sha256.
 
     *public* is ``host.pub``; rotations beside it count. A relative subject lies beside the seal. With *kind* the seal
@@ -386,7 +388,7 @@ def verify_file(path: Path, public: Path, kind: str | None = None) -> Statement:
     except SealError as error:
         raise SealError(f"{path}: {error}") from None
     for name, sealed in subjects(made).items():
-        subject = path.parent / name
+        subject = Path(path).parent / name
         try:
             actual = lock.digest_of(subject)
         except OSError as error:

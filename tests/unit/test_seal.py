@@ -36,7 +36,7 @@ def test_openssl_agrees_on_key_id_and_signature(tmp_path: Path) -> None:
         ["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True
     ).stdout
     assert canonical.sha256_hex(der) == public.keyid == private.public.keyid
-    envelope = seal.sign(seal.statement("gate", {"a": ONE}, {}), private)
+    envelope = seal.sign(seal.statement({"a": ONE}, "gate", {}), private)
     (tmp_path / "signed").write_bytes(seal.pae(envelope["payloadType"], base64.b64decode(envelope["payload"])))
     (tmp_path / "signature").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
     command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "host.pub", "-in", "signed"]
@@ -44,7 +44,7 @@ def test_openssl_agrees_on_key_id_and_signature(tmp_path: Path) -> None:
 
 
 def test_statement_has_the_form_of_in_toto_v1() -> None:
-    envelope = seal.sign(seal.statement("gate", {"b": ONE, "a": ONE}, {"phase": "env"}), seal.generate())
+    envelope = seal.sign(seal.statement({"b": ONE, "a": ONE}, "gate", {"phase": "env"}), seal.generate())
     assert json.loads(base64.b64decode(envelope["payload"])) == {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "a", "digest": {"sha256": ONE}}, {"name": "b", "digest": {"sha256": ONE}}],
@@ -55,7 +55,7 @@ def test_statement_has_the_form_of_in_toto_v1() -> None:
 
 
 def other_payload(envelope: dict[str, t.Any]) -> None:
-    made = seal.statement("gate", {"a": ONE}, {"phase": "other"})
+    made = seal.statement({"a": ONE}, "gate", {"phase": "other"})
     envelope["payload"] = base64.b64encode(canonical.dumps(made)).decode()
 
 
@@ -68,7 +68,7 @@ def short_signature(envelope: dict[str, t.Any]) -> None:
 
 
 def other_signer(envelope: dict[str, t.Any]) -> None:
-    envelope |= seal.sign(seal.statement("gate", {"a": ONE}, {"phase": "env"}), seal.generate())
+    envelope |= seal.sign(seal.statement({"a": ONE}, "gate", {"phase": "env"}), seal.generate())
 
 
 def stolen_name(envelope: dict[str, t.Any]) -> None:
@@ -93,7 +93,7 @@ def stolen_name(envelope: dict[str, t.Any]) -> None:
 )
 def test_a_changed_envelope_is_refused(change: t.Callable[[dict[str, t.Any]], None], text: str) -> None:
     private = seal.generate()
-    made = seal.statement("gate", {"a": ONE}, {"phase": "env"})
+    made = seal.statement({"a": ONE}, "gate", {"phase": "env"})
     envelope = seal.sign(made, private)
     assert seal.verify(envelope, private.public) == made
     change(envelope)
@@ -118,13 +118,13 @@ def test_a_signed_payload_that_is_no_statement_is_refused(payload: bytes) -> Non
 @pytest.mark.parametrize("predicate", [{"load": 0.5}, {"name": "\udcff"}, {"when": {1}}])
 def test_what_has_no_canonical_form_is_not_sealed(predicate: dict[str, t.Any]) -> None:
     with pytest.raises(SealError, match="this cannot be sealed"):
-        seal.sign(seal.statement("gate", {}, predicate), seal.generate())
+        seal.sign(seal.statement({}, "gate", predicate), seal.generate())
 
 
 def test_a_chain_of_rotations_ties_old_and_new() -> None:
     keys = [seal.generate() for _ in range(4)]
     chain = [seal.rotation(old, new) for old, new in itertools.pairwise(keys)]
-    sealed = [seal.sign(seal.statement("gate", {}, {}), key) for key in keys]
+    sealed = [seal.sign(seal.statement({}, "gate", {}), key) for key in keys]
     for anchor in keys:
         for envelope in sealed:
             assert seal.verify(envelope, anchor.public, reversed(chain))
@@ -139,7 +139,7 @@ def test_a_rotation_needs_both_signatures(forger: str) -> None:
     pair = {"old": (mine, theirs), "new": (theirs, mine)}[forger]
     forged = seal.rotation(*pair)
     forged["signatures"] = [item for item in forged["signatures"] if item["keyid"] == theirs.public.keyid]
-    envelope = seal.sign(seal.statement("gate", {}, {}), theirs)
+    envelope = seal.sign(seal.statement({}, "gate", {}), theirs)
     with pytest.raises(SealError, match="not signed with this host's key"):
         seal.verify(envelope, mine.public, [forged])
 
@@ -205,7 +205,7 @@ def test_a_wrong_key_is_named_and_left_alone(tmp_path: Path, change: t.Callable[
 def test_rotation_on_disk_keeps_old_seals_valid(tmp_path: Path) -> None:
     key, sealed = tmp_path / "host.key", tmp_path / "x.seal.json"
     seal.ensure_key(key)
-    seal.write(sealed, seal.sign(seal.statement("gate", {}, {"n": 1}), seal.load_private(key)))
+    seal.write(sealed, seal.sign(seal.statement({}, "gate", {"n": 1}), seal.load_private(key)))
     for _ in range(3):
         seal.rotate(key)
         assert seal.ensure_key(key) is None
@@ -224,7 +224,7 @@ def test_kill_at_every_step_is_completed_by_the_next_run(tmp_path: Path, action:
         key, sealed = tmp_path / str(step) / "host.key", tmp_path / str(step) / "x.seal.json"
         if action is seal.rotate:
             seal.ensure_key(key)
-            seal.write(sealed, seal.sign(seal.statement("gate", {}, {}), seal.load_private(key)))
+            seal.write(sealed, seal.sign(seal.statement({}, "gate", {}), seal.load_private(key)))
         was_killed = killed(step, lambda: action(key))  # noqa: B023 - called at once
         seal.ensure_key(key)
         assert seal.ensure_key(key) is None
@@ -241,7 +241,7 @@ def test_subjects_are_checked(tmp_path: Path) -> None:
     (tmp_path / "near").write_bytes(b"one")
     far = tmp_path / "far"
     far.write_bytes(b"one")
-    made = seal.statement("tree", {"near": ONE, str(far): ONE}, {})
+    made = seal.statement({"near": ONE, str(far): ONE}, "tree", {})
     digest = seal.write(sealed, seal.sign(made, seal.load_private(key)))
     assert digest == canonical.sha256_hex(sealed.read_bytes())
     assert seal.verify_file(sealed, seal.public_of(key), "tree") == made
