@@ -17,38 +17,40 @@ ALLOWED = {name for rule in RULES if rule["action"] == "SCMP_ACT_ALLOW" for name
 REFUSED = {name for rule in RULES if rule["action"] == "SCMP_ACT_ERRNO" for name in rule["names"]}
 BY_ARGUMENT = {"clone", "ioctl", "mknod", "mknodat", "personality", "socket", "socketpair"}
 
-MUST_REFUSE = """
-acct add_key bpf chroot clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig fsmount fsopen
-fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load keyctl
-lookup_dcookie mount mount_setattr move_mount name_to_handle_at open_by_handle_at open_tree perf_event_open
-pidfd_getfd pivot_root process_vm_readv process_vm_writev ptrace quotactl quotactl_fd reboot request_key setns
-settimeofday swapoff swapon syslog umount2 unshare userfaultfd vmsplice
-""".split()
+MUST_REFUSE = (
+    "acct add_key bpf chroot clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig "
+    "fsmount fsopen fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp "
+    "kexec_file_load kexec_load keyctl lookup_dcookie mount mount_setattr move_mount name_to_handle_at "
+    "open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_vm_readv process_vm_writev ptrace "
+    "quotactl quotactl_fd reboot request_key setns settimeofday swapoff swapon syslog umount2 unshare userfaultfd "
+    "vmsplice "
+)
 
-MUST_ALLOW = """
-accept4 arch_prctl bind brk clock_gettime clock_nanosleep close close_range connect copy_file_range dup3 epoll_create1
-epoll_ctl epoll_pwait eventfd2 execve exit_group faccessat2 fallocate fchmodat fchownat fcntl fdatasync flock fork fstat
-fsync ftruncate futex getcwd getdents64 getpid getrandom getuid inotify_add_watch inotify_init1 kill linkat listen lseek
-madvise memfd_create mkdirat mmap mprotect mremap munmap newfstatat openat openat2 pidfd_open pipe2 poll ppoll prctl
-pread64 prlimit64 pselect6 read readlinkat recvmsg renameat2 rseq rt_sigaction rt_sigprocmask rt_sigreturn
-sched_getaffinity sched_yield sendmsg set_robust_list set_tid_address setitimer setsid shutdown sigaltstack statfs statx
-symlinkat sysinfo tgkill timerfd_create umask uname unlinkat utimensat vfork wait4 waitid write writev
-""".split()
+MUST_ALLOW = (
+    "accept4 arch_prctl bind brk clock_gettime clock_nanosleep close close_range connect copy_file_range dup3 "
+    "epoll_create1 epoll_ctl epoll_pwait eventfd2 execve exit_group faccessat2 fallocate fchmodat fchownat fcntl "
+    "fdatasync flock fork fstat fsync ftruncate futex getcwd getdents64 getpid getrandom getuid inotify_add_watch "
+    "inotify_init1 kill linkat listen lseek madvise memfd_create mkdirat mmap mprotect mremap munmap newfstatat "
+    "openat openat2 pidfd_open pipe2 poll ppoll prctl pread64 prlimit64 pselect6 read readlinkat recvmsg "
+    "renameat2 rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_getaffinity sched_yield sendmsg "
+    "set_robust_list set_tid_address setitimer setsid shutdown sigaltstack statfs statx symlinkat sysinfo tgkill "
+    "timerfd_create umask uname unlinkat utimensat vfork wait4 waitid write writev "
+)
 
 
-@pytest.mark.parametrize("name", MUST_REFUSE)
+@pytest.mark.parametrize("name", MUST_REFUSE.split())
 def test_refused_and_not_let_in_by_another_rule(name: str) -> None:
     assert name in REFUSED
     assert name not in ALLOWED
 
 
-@pytest.mark.parametrize("name", MUST_ALLOW)
+@pytest.mark.parametrize("name", MUST_ALLOW.split())
 def test_allowed(name: str) -> None:
     assert name in ALLOWED
 
 
 def test_no_call_is_both_allowed_and_refused() -> None:
-    assert ALLOWED & REFUSED == set()
+    assert ALLOWED.isdisjoint(REFUSED)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule['names'][0]}-{rule['action']}")
