@@ -20,26 +20,23 @@ check() {
     fi
 }
 
-# Python without the suffix, and shell with and without it, are known by their first line.
-python_scripts() { git grep -lzE '^#!.*python' -- bin roles tests ':!*.py' ':!*.md' | xargs -0r realpath --relative-to=. ; }
-shell_scripts() { git grep -lE '^#!.*/(ba|da)?sh' -- .ci bin phases roles tests molecule .config ':!*.j2' ':!*.md'; }
+# Scripts without a suffix are known by their first line.
+with_first_line() { git ls-files -- .ci bin roles tests ':!*.py' ':!*.j2' | xargs -r awk 'FNR == 1 && /^#!.*'"$1"'/ { print FILENAME }'; }
 
 mypy_all() {
+    local status=0 file
     # Inside the link the collection has its full name; outside it every module would be seen under two names.
-    local root=.collections/ansible_collections/dockersandbox/guardrails status=0 file
     mypy -p ansible_collections.dockersandbox.guardrails.plugins || status=1
-    while read -r file; do mypy "$file" || status=1; done < <(python_scripts)
-    mypy tests/*/*.py tests/e2e/bare/*.py || status=1
+    git ls-files -z 'tests/*.py' | xargs -0 mypy || status=1
+    for file in $(with_first_line python); do mypy "$file" || status=1; done
     return $status
 }
 
 ansible_doc_all() {
-    local status=0 file kind
-    for kind in module action callback; do
-        for file in plugins/"${kind/%module/modules}"/*.py; do
-            [[ -e $file && $kind != action ]] || continue
-            ansible-doc -t "$kind" "dockersandbox.guardrails.$(basename "$file" .py)" >/dev/null || status=1
-        done
+    local status=0 file
+    for file in plugins/modules/*.py; do
+        [[ -e $file ]] || continue
+        ansible-doc -t module "dockersandbox.guardrails.$(basename "$file" .py)" >/dev/null || status=1
     done
     for file in roles/*/meta/argument_specs.yml; do
         [[ -e $file ]] || continue
@@ -55,7 +52,8 @@ if [[ ${1:-} != quick ]]; then
     check ansible-doc ansible_doc_all
     check ansible-lint ansible-lint -q --offline
     if command -v shellcheck >/dev/null; then
-        check shellcheck bash -c "$(declare -f shell_scripts); shell_scripts | xargs -r shellcheck -x"
+        mapfile -t scripts < <(with_first_line 'sh$')
+        check shellcheck shellcheck -x "${scripts[@]}"
     fi
 fi
 
