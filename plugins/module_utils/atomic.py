@@ -12,8 +12,8 @@ import typing as t
 from pathlib import Path
 
 
-def write(path: Path, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0, temporary: str = "") -> None:
-    """Put *content* at *path* with *mode* and owner: durable on return, never half-written.
+def write(path: Path, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1, temporary: str = "") -> None:
+    """Put *content* at *path* with *mode* and owner (-1: the caller's): durable on return, never half-written.
 
     *temporary* is the name beside *path* that is used until the content is complete; a fixed one, so that what a kill
     leaves behind is replaced by the next run and does not pile up. Raises OSError.

@@ -120,7 +120,7 @@ def check(path: Path) -> Problem | None:
     return None
 
 
-def write_locked(path: Path, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+def write_locked(path: Path, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
     """Write *path* and its lock, replacing what was there; durable, and safe against a kill at any moment.
 
     Raises LockError when the file or its lock was tampered with (nothing is changed then) and OSError when the disk
