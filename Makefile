@@ -94,8 +94,8 @@ bench: venv-test engine ## The figures of docs/, measured on this machine
 	@python -m pytest -q -s tests/bench $(ARGS)
 
 .PHONY: soak
-soak: venv-test engine ## The bare-machine proof again and again; ARGS="--rounds 20"
-	@python -m pytest -q -s tests/soak $(ARGS)
+soak: venv-test engine ## The bare-machine proof with five killed converges; ARGS="--kills 50" for more
+	@python -m pytest -q -rA tests/e2e/test_bare.py $(or $(ARGS),--kills 5)
 
 .PHONY: lock
 lock: venv-test ## Renew requirements/*.txt from requirements/*.in

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A machine in a container, for tests: with a Docker engine of its own, and nothing else that it was not given.
 
-    tests/machine.py up NAME SUITE PACKAGE...    make the machine NAME (or find it running)
+    tests/machine.py up NAME [SUITE PACKAGE...]  make the machine NAME (or find it running): a Debian 13 host
     tests/machine.py down NAME                   remove it and its sandboxes' data; images stay, as a cache
 
 The image is made from this machine's own apt sources, with the suite changed, so that no registry is named here.
@@ -20,12 +20,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import typing as t
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / ".collections"))
 
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.images import apt_sources
 
 REPOSITORY = "guardrails-tests"
+# A host on which the engine is installed and not yet running.
+HOST_PACKAGES = ("ca-certificates", "docker-cli", "docker-compose", "docker.io", "mmdebstrap", "python3", "python3-cryptography")
 # An engine in a container: every capability but the one that test machines lack as well, its own overlays on real
 # volumes (overlay on overlay is refused), and loop devices.
 FLAGS = (
@@ -34,6 +37,7 @@ FLAGS = (
     "--cap-drop=SYS_RESOURCE",
     "--security-opt=seccomp=unconfined",
     "--security-opt=apparmor=unconfined",
+    "--security-opt=systempaths=unconfined",
     "--cgroupns=host",
     "--tmpfs=/run:rw,exec,nosuid,nodev,mode=755",
     "--device-cgroup-rule=b 7:* rmw",
@@ -55,6 +59,8 @@ rm -rf /var/lib/docker/containers /var/lib/docker/volumes /var/lib/docker/networ
 APT_KEYS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::https::CaInfo", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
 PIP_KEYS = ("index-url", "trusted-host", "proxy", "timeout")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+# Not where it was found: the package ca-certificates writes that file anew when it is installed.
+CERTIFICATES_INSIDE = "/etc/machine-certificates.crt"
 
 
 def run(*command: str, text: str | None = None) -> str:
@@ -84,7 +90,7 @@ def apt_options() -> list[str]:
     return [f"--aptopt={line.rstrip(';')}" for line in dump if line.split(" ")[0] in APT_KEYS and not line.endswith('"";')]
 
 
-def image(suite: str, packages: list[str]) -> str:
+def image(suite: str, packages: t.Sequence[str]) -> str:
     """Return the tag of an image of *suite* with *packages* and what they depend on, built when it is not there."""
     listed = sources(suite)
     recipe = json.dumps([suite, sorted(packages), listed, apt_options()])
@@ -108,14 +114,13 @@ def settings(name: str) -> None:
             if key.split(".")[-1] in PIP_KEYS:
                 lines.append(f"{key.split('.')[-1]} = {value.strip(chr(39))}")
         if pathlib.Path(CERTIFICATES).exists():
-            lines.append(f"cert = {CERTIFICATES}")
-            run("docker", "exec", name, "mkdir", "-p", "/etc/ssl/certs")
-            run("docker", "cp", "-L", CERTIFICATES, f"{name}:{CERTIFICATES}")
+            lines.append(f"cert = {CERTIFICATES_INSIDE}")
+            run("docker", "cp", "-L", CERTIFICATES, f"{name}:{CERTIFICATES_INSIDE}")
         pathlib.Path(folder, "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         run("docker", "cp", f"{folder}/pip.conf", f"{name}:/etc/pip.conf")
 
 
-def up(name: str, suite: str, packages: list[str]) -> None:
+def up(name: str, suite: str, packages: t.Sequence[str]) -> None:
     """Make the machine *name*, with a hostname and volumes of that name."""
     if not shutil.which("docker"):
         sys.exit("there is no docker command: run `make engine`")
@@ -140,6 +145,8 @@ def down(name: str, *, images: bool = False) -> None:
 def main(arguments: list[str]) -> None:
     """Do what the command line asks."""
     match arguments:
+        case ["up", name]:
+            up(name, "trixie", HOST_PACKAGES)
         case ["up", name, suite, *packages] if packages:
             up(name, suite, packages)
         case ["down", name]:
