@@ -97,6 +97,10 @@ bench: venv-test engine ## The figures of docs/, measured on this machine
 soak: venv-test engine ## The bare-machine proof with five killed converges; ARGS="--kills 50" for more
 	@python -m pytest -q -rA tests/e2e/test_bare.py $(or $(ARGS),--kills 5)
 
+.PHONY: docs
+docs: venv-test ## Write the roles' README from their argument specs
+	@for role in roles/*; do aar-doc "$$role" markdown; done
+
 .PHONY: lock
 lock: venv-test ## Renew requirements/*.txt from requirements/*.in
 	@cd requirements && for name in site test; do \

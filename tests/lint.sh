@@ -45,11 +45,25 @@ ansible_doc_all() {
     return $status
 }
 
+readme_all() {
+    local copy status=0 role
+    copy=$(mktemp -d)
+    cp -r roles galaxy.yml "$copy"
+    for role in roles/*; do
+        (cd "$copy" && aar-doc "$role" markdown) || status=1
+        diff -u "$role/README.md" "$copy/$role/README.md" || status=1
+    done
+    ((status == 0)) || echo "run 'make docs'"
+    rm -rf "$copy"
+    return $status
+}
+
 check ruff ruff check -q --no-cache .
 check yamllint yamllint -s .
 if [[ ${1:-} != quick ]]; then
     check mypy mypy_all
     check ansible-doc ansible_doc_all
+    check readme readme_all
     check ansible-lint ansible-lint -q --offline
     if command -v shellcheck >/dev/null; then
         mapfile -t scripts < <(with_first_line 'sh$')
