@@ -65,7 +65,7 @@ CERTIFICATES_INSIDE = "/etc/machine-certificates.crt"
 
 def run(*command: str, text: str | None = None) -> str:
     """Run *command* and return what it printed; SystemExit with what it said when it fails."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command[:4])} … failed ({done.returncode}):\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout.strip()
@@ -73,7 +73,7 @@ def run(*command: str, text: str | None = None) -> str:
 
 def succeeds(*command: str) -> bool:
     """Tell whether *command* exits 0."""
-    return subprocess.run(command, capture_output=True).returncode == 0
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def sources(suite: str) -> str:
@@ -110,9 +110,10 @@ def settings(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lines = ["[global]"]
         for line in run(sys.executable, "-m", "pip", "config", "list").splitlines():
-            key, _, value = line.partition("=")
-            if key.split(".")[-1] in PIP_KEYS:
-                lines.append(f"{key.split('.')[-1]} = {value.strip(chr(39))}")
+            setting, value = line.split("=", 1)
+            key = setting.split(".")[-1]
+            if key in PIP_KEYS:
+                lines.append(f"{key} = {value.strip(chr(39))}")
         if pathlib.Path(CERTIFICATES).exists():
             lines.append(f"cert = {CERTIFICATES_INSIDE}")
             run("docker", "cp", "-L", CERTIFICATES, f"{name}:{CERTIFICATES_INSIDE}")

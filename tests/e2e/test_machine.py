@@ -17,7 +17,7 @@ NAME = "guardrails-machine-test"
 
 def inside(script: str) -> str:
     """Run *script* in the machine and return what it printed."""
-    done = subprocess.run(["docker", "exec", "-i", NAME, "sh", "-eu"], input=script, capture_output=True, text=True)
+    done = subprocess.run(["docker", "exec", "-i", NAME, "sh", "-eu"], input=script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
@@ -27,7 +27,7 @@ def host() -> collections.abc.Iterator[None]:
     """A Debian 13 machine with a running engine."""
     machine.up(NAME, "trixie", machine.HOST_PACKAGES)
     inside("setsid dockerd --live-restore >/var/log/dockerd.log 2>&1 &")
-    for _ in range(60):
+    for _attempt in range(60):
         if machine.succeeds("docker", "exec", NAME, "docker", "version"):
             break
         time.sleep(0.5)
