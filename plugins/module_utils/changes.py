@@ -65,7 +65,7 @@ class State:
 class Change:
     """One path that is not as it was; *old* is None for a new one, *new* for one that is gone.
 
-    *path* is relative, ``.`` for the root itself. *content* is false when mode or ownership alone differ. *index* names
+    *path* is relative, empty for the root itself. *content* is false when mode or ownership alone differ. *index* names
     the entry of the overlay's index that holds the new state where the layer has none at this path: a second name of a
     hard-linked original that was changed through its first.
     """
@@ -75,6 +75,21 @@ class Change:
     new: State | None
     content: bool = True
     index: str = ""
+
+    @property
+    def word(self) -> t.Literal["added", "changed", "removed"]:
+        """What happened to the path."""
+        if self.old is None:
+            return "added"
+        return "removed" if self.new is None else "changed"
+
+
+def counts(found: t.Iterable[Change]) -> dict[str, int]:
+    """Return how many of *found* were added, changed and removed."""
+    total = {"added": 0, "changed": 0, "removed": 0}
+    for change in found:
+        total[change.word] += 1
+    return total
 
     @property
     def word(self) -> str:
@@ -105,7 +120,7 @@ def read(upper: str, lower: str) -> list[Change]:
         with Cursor(upper) as up, Cursor(lower) as low:
             old, new = state(".", low.fd), state(".", up.fd)
             if old != new:
-                found.append(Change(b".", old, new, content=False))
+                found.append(Change(b"", old, new, content=False))
             _merge(up, low, found, hidden)
             _second_names(upper, low, found, hidden)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -216,7 +231,7 @@ def _merge(up: Cursor, low: Cursor, found: list[Change], hidden: set[bytes]) -> 
 
     Fills *found*, and *hidden* with the paths at which nothing of the originals shows through any more.
     """
-    # Per open folder: the names still to do, its path, whether `low` stands in it too, whether its originals are hidden.
+    # Per open folder: names still to do, its path, whether `low` stands in it too, whether its originals are hidden.
     open_folders = [(iter(up.names()), b"", True, False)]
     while open_folders:
         names, folder, both, opaque = open_folders[-1]
@@ -267,7 +282,8 @@ def _opaque(folder: int, path: bytes) -> bool:
     attributes = os.listxattr(folder)
     if "trusted.overlay.redirect" in attributes:
         raise ChangesError(
-            f"{canonical.printable(path)}: the overlay was mounted with redirected folders: mount it with redirect_dir=nofollow"
+            f"{canonical.printable(path)}: a redirected folder, by other mount options than ours: mount with"
+            " redirect_dir=nofollow"
         )
     return "trusted.overlay.opaque" in attributes and os.getxattr(folder, "trusted.overlay.opaque") == b"y"
 

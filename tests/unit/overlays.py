@@ -57,14 +57,14 @@ class Seen(t.NamedTuple):
 
 
 def picture(root: Path) -> dict[bytes, Seen]:
-    """Return every path below *root* and the root as ``.``; content is a digest, a link's target, or empty."""
+    """Return every path below *root* and the root as the empty one; content is a digest, a link's target, or empty."""
     found = {}
     # os.fwalk would recurse in old Pythons and fail on paths longer than PATH_MAX: descriptors do not.
     todo = [(os.open(root, os.O_RDONLY), b"")]
     while todo:
         fd, folder = todo.pop()
         if not folder:
-            found[b"."] = _seen(".", fd)
+            found[b""] = _seen(".", fd)
         for name in os.listdir(fd):
             path = folder + b"/" + os.fsencode(name) if folder else os.fsencode(name)
             found[path] = _seen(name, fd)

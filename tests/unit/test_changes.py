@@ -138,6 +138,13 @@ def test_second_name_points_at_the_index(tmp_path: Path) -> None:
     assert found[b"keep/twin1"].new is None
 
 
+def test_counts() -> None:
+    state = changes.State("file", 0o644, 0, 0)
+    found = [changes.Change(b"a", None, state), changes.Change(b"b", state, state), changes.Change(b"c", state, None)]
+    assert [change.word for change in found] == ["added", "changed", "removed"]
+    assert changes.counts(found[1:]) == {"added": 0, "changed": 1, "removed": 1}
+
+
 def test_socket_is_told_by_type(tmp_path: Path) -> None:
     (tmp_path / "lower").mkdir()
 
