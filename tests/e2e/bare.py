@@ -35,7 +35,7 @@ def entry(path):
     line = [path, kind, oct(stat.st_mode & 0o7777), stat.st_uid, stat.st_gid]
     if kind == "l":
         line.append(os.readlink(path))
-    signed = path.startswith(HOME + "/.state/") or "/baseline" in path or path.endswith((".sha256", ".pub", ".json"))
+    signed = path.startswith(HOME + "/.state/") or "/baseline" in path or path.endswith((".sha256", ".stat", ".pub", ".json"))
     if kind == "f" and not signed:
         with open(path, "rb") as file:
             line.append(hashlib.sha256(TIME.sub(b"TIME", file.read())).hexdigest())
