@@ -27,8 +27,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / ".collec
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.images import apt_sources
 
 REPOSITORY = "guardrails-tests"
-# A host on which the engine is installed and not yet running.
-HOST_PACKAGES = ("ca-certificates", "docker-cli", "docker-compose", "docker.io", "mmdebstrap", "python3", "python3-cryptography")
+# A bare host, and Compose v2, with which the rendered file is checked.
+HOST_PACKAGES = ("docker-compose", "python3")
 # An engine in a container: every capability but the one that test machines lack as well, its own overlays on real
 # volumes (overlay on overlay is refused), and loop devices.
 FLAGS = (

@@ -22,7 +22,7 @@ def test_a_run_becomes_a_bundle(host: Host) -> None:
 
 
 def test_status_knows_the_sandbox(host: Host) -> None:
-    assert "default" in json.dumps(json.loads(host.check_output(f"{HOME}/bin/sandbox --json status")))
+    assert "default" in json.dumps(json.loads(host.check_output(f"{HOME}/bin/sandbox status --json")))
 
 
 def test_every_phase_is_in_the_progress_file(host: Host) -> None:
