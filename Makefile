@@ -83,6 +83,9 @@ engine: ## What Molecule and the end-to-end tests need on this machine: a Docker
 
 .PHONY: molecule
 molecule: venv-test engine ## The Molecule scenarios; ARGS="-s env" for one
+	@# A run that was cut off leaves a machine, and a note that it is there.
+	@tests/machine.py down guardrails-molecule
+	@molecule reset -s default >/dev/null 2>&1
 	@molecule test $(or $(ARGS),--all)
 
 .PHONY: e2e
