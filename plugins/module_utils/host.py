@@ -82,6 +82,7 @@ class Facts:
     engine: Engine | None
     service_manager: str
     managed: bool
+    packaged: bool
     config_problem: str | None
 
 
@@ -171,7 +172,7 @@ def _engine(facts: Facts, wishes: Wishes) -> t.Iterator[str]:
         yield f"Docker: the engine is {engine.version}; install 20.10 or later"
     if not engine.seccomp:
         yield "Docker: the engine was built without seccomp; install your distribution's package"
-    if not engine.live_restore and not facts.managed:
+    if not engine.live_restore and (wishes.engine_must_answer or not facts.managed):
         yield (
             f"Docker: live-restore is off, so sandboxes would outlive an engine that cannot find them again; add "
             f'"live-restore": true to {ENGINE_CONFIG} and reload the engine, or set bootstrap_manage_engine: true'
@@ -231,6 +232,8 @@ def gather(data: str, wishes: Wishes, engine_wait: float = 0) -> Facts:
         engine=engine,
         service_manager="systemd" if Path("/run/systemd/system").is_dir() else "none",
         managed=managed,
+        # Docker's own packages and static builds put it elsewhere.
+        packaged=_dockerd() in (None, "/usr/sbin/dockerd"),
         config_problem=_config()[1] if managed else None,
     )
 
@@ -267,20 +270,24 @@ def find_engine(wait: float = 0) -> Engine | None:
             problem = str(error)
             if error.status == 400:
                 problem += "; install Docker 20.10 or later"
+            found = Engine(error=problem, root=str(_config()[0].get("data-root", Engine.root)))
         else:
-            return Engine(
+            found = Engine(
                 error=None,
                 version=info["ServerVersion"],
                 live_restore=bool(info["LiveRestoreEnabled"]),
                 seccomp=any(option.startswith("name=seccomp") for option in info["SecurityOptions"] or ()),
                 root=info["DockerRootDir"],
             )
-        if time.monotonic() >= deadline:
+        # A reload is done only when live-restore shows.
+        if found.live_restore or time.monotonic() >= deadline:
             break
         time.sleep(0.2)
-    if wait or shutil.which("dockerd", path=_PATH):
-        return Engine(error=problem, root=str(_config()[0].get("data-root", Engine.root)))
-    return None
+    return found if found.error is None or wait or _dockerd() else None
+
+
+def _dockerd() -> str | None:
+    return shutil.which("dockerd", path=_PATH)
 
 
 def wanted_config() -> str:

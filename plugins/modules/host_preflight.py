@@ -68,6 +68,20 @@ needs:
   type: list
   elements: str
   sample: ["user: the play runs as uid 1000 on this host, it needs root; set ansible_become: true"]
+system:
+  description: The operating system.
+  returned: success
+  type: dict
+  contains:
+    id:
+      description: The C(ID) of C(/etc/os-release).
+      type: str
+      returned: always
+    version:
+      description: Its C(VERSION_ID).
+      type: str
+      returned: always
+  sample: {id: debian, version: "12"}
 service_manager:
   description: What starts services on this host, V(systemd) or V(none).
   returned: success
@@ -98,6 +112,10 @@ engine:
       description: Whether the supervisor of a host without service manager watches over it.
       type: bool
       returned: always
+    packaged:
+      description: Whether it is, or will be, the distribution's package.
+      type: bool
+      returned: always
     managed:
       description: Whether the role may configure and start it.
       type: bool
@@ -116,6 +134,7 @@ engine:
     version: 20.10.24+dfsg1
     live_restore: true
     supervised: false
+    packaged: true
     managed: false
     adopt: false
     config: "{}"
@@ -152,6 +171,7 @@ def main() -> None:
     engine = facts.engine
     module.exit_json(
         needs=[],
+        system={"id": facts.system, "version": facts.version},
         service_manager=facts.service_manager,
         engine={
             "installed": engine is not None,
@@ -159,6 +179,7 @@ def main() -> None:
             "version": engine.version if engine else "",
             "live_restore": engine is not None and engine.live_restore,
             "supervised": host.supervised(),
+            "packaged": facts.packaged,
             "managed": facts.managed,
             "adopt": facts.managed and host.adopts_config(),
             "config": host.wanted_config(),

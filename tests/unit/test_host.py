@@ -31,6 +31,7 @@ FIT = host.Facts(
     engine=ENGINE,
     service_manager="systemd",
     managed=False,
+    packaged=True,
     config_problem=None,
 )
 DEAD = host.Engine(error="Docker does not answer on /var/run/docker.sock: refused; start it")
@@ -68,6 +69,11 @@ DEAD = host.Engine(error="Docker does not answer on /var/run/docker.sock: refuse
         ({"engine": dataclasses.replace(ENGINE, version="26.1.5")}, {}, []),
         ({"engine": dataclasses.replace(ENGINE, live_restore=False)}, {}, ["live-restore is off"]),
         ({"engine": dataclasses.replace(ENGINE, live_restore=False), "managed": True}, {}, []),
+        (
+            {"engine": dataclasses.replace(ENGINE, live_restore=False), "managed": True},
+            {"engine_must_answer": True},
+            ["live-restore is off"],
+        ),
         ({"engine": dataclasses.replace(ENGINE, seccomp=False)}, {}, ["the engine was built without seccomp"]),
         ({"config_problem": "Docker: it is not JSON"}, {}, ["it is not JSON"]),
         (
