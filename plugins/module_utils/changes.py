@@ -193,23 +193,29 @@ def _state_of(info: os.stat_result, name: str, folder: int) -> State:
     )
 
 
+def open_folder(root: int, path: bytes) -> int:
+    """Return a new descriptor of the folder *path* below the folder *root*, following no link; OSError when it fails."""
+    folder = os.dup(root)
+    for name in path.split(b"/") if path else ():
+        try:
+            deeper = os.open(name, _FOLDER, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = deeper
+    return folder
+
+
 def open_file(root: int, path: bytes) -> int:
     """Return a descriptor of the regular file *path* below the folder *root*, following no link on the way.
 
     Raises OSError when a part is missing, and ChangesError when it is no regular file.
     """
-    *folders, name = path.split(b"/")
-    folder = root
+    above, _slash, name = path.rpartition(b"/")
+    folder = open_folder(root, above)
     try:
-        for part in folders:
-            deeper = os.open(part, _FOLDER, dir_fd=folder)
-            if folder != root:
-                os.close(folder)
-            folder = deeper
         fd = os.open(name, _FILE, dir_fd=folder)
     finally:
-        if folder != root:
-            os.close(folder)
+        os.close(folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise ChangesError(f"{canonical.printable(path)}: changed while it was read: pause the sandbox first")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import socket
@@ -254,14 +255,15 @@ class Docker:
         try:
             headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
             connection.request("POST", f"/{API}{path}", json.dumps(body).encode() if body else b"", headers)
-            response = connection.response_class(connection.sock, method="POST")
-            response.begin()
-            if response.status not in (101, 200):
-                _raise_for(response.status, response.read())
-            # What the response object has already buffered belongs to the stream.
+            # Read by hand: http.client takes an answer that switches protocols for one without a body, and closes it.
+            reader = connection.sock.makefile("rb")
+            status = int(reader.readline().split()[1])
+            head = http.client.parse_headers(reader)
+            if status not in (101, 200):
+                _raise_for(status, reader.read(int(head.get("Content-Length", 0))))
             connection.sock.settimeout(None)
-            return Stream(connection.sock, response.fp, tty)
-        except (OSError, http.client.HTTPException) as error:
+            return Stream(connection.sock, reader, tty)
+        except (OSError, http.client.HTTPException, ValueError, IndexError) as error:
             connection.close()
             raise DockerError(f"Docker does not answer on {self.path}: {error}; start it, or see its log") from error
         except DockerError:
@@ -272,7 +274,7 @@ class Docker:
 class Stream:
     """The standard streams of a command: read frames, write its input."""
 
-    def __init__(self, sock: socket.socket, reader: t.BinaryIO, tty: bool) -> None:
+    def __init__(self, sock: socket.socket, reader: io.BufferedReader, tty: bool) -> None:
         self.sock = sock
         self._reader = reader
         self._tty = tty
@@ -280,7 +282,7 @@ class Stream:
     def read(self) -> tuple[int, bytes] | None:
         """Return the next ``(1 for output or 2 for errors, bytes)``, or None at the end."""
         if self._tty:
-            chunk = self._reader.read1(65536)  # type: ignore[attr-defined]
+            chunk = self._reader.read1(65536)
             return (1, chunk) if chunk else None
         header = self._exactly(8)
         if header is None:

@@ -8,6 +8,7 @@ The words of the phases and their order are here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import typing as t
 from pathlib import Path
@@ -83,9 +84,7 @@ def verified(home: str, phase: str) -> seal.Statement:
     try:
         made = seal.verify_file(path, places.Places(home).public_key)
     except seal.SealError as error:
-        raise GateError(
-            f"{phase}: {error}: restore it, or run {command(phase)} to have the phase sealed again"
-        ) from None
+        raise GateError(f"{phase}: {error}: restore it, or run {command(phase)} to have the phase sealed again") from None
     _of(phase, path, made)
     return made
 
@@ -110,9 +109,7 @@ def status(home: str) -> list[Status]:
     return found
 
 
-def open_gate(
-    home: str, phase: str, needs: t.Iterable[str], files: t.Iterable[str], predicted: t.Container[str] = ()
-) -> list[str]:
+def open_gate(home: str, phase: str, needs: t.Iterable[str], files: t.Iterable[str], predicted: t.Container[str] = ()) -> list[str]:
     """Check that *phase* may start; return what was found, a line for each needed phase.
 
     Every phase in *needs* is sealed, or in *predicted* (what an earlier task in check mode would have sealed), and those
@@ -127,7 +124,9 @@ def open_gate(
             raise GateError(_needs(phase, need))
         made = verified(home, need)
         found.append(f"{need} was sealed {made['predicate'].get('time')}")
-    _own(home, phase)
+    # Without the library this phase may be the one that installs it; its seal is verified when it closes.
+    with contextlib.suppress(seal.CryptographyMissing):
+        _own(home, phase)
     for path in map(Path, files):
         problem = lock.check(path)
         if problem and problem.tampering and problem.kind != "unlocked":
@@ -157,6 +156,8 @@ def _own(home: str, phase: str) -> seal.Statement | None:
     public = places.Places(home).public_key
     try:
         envelope, key, chain = seal.read(path), seal.load_public(public), seal.rotations(public)
+    except seal.CryptographyMissing:
+        raise
     except seal.SealError as error:
         raise GateError(f"{phase}: {error}") from None
     try:
@@ -188,7 +189,12 @@ def close_gate(
         canonical.dumps(predicate)
     except (ValueError, TypeError) as error:
         raise GateError(f"{phase}: its facts cannot be sealed: {error}") from None
-    own = _own(home, phase)
+    try:
+        own = _own(home, phase)
+    except seal.CryptographyMissing as error:
+        if not check:
+            raise GateError(f"{phase}: {error}") from None
+        own = None
     noted = _progress(home)
     before = "" if own is None else _text(seal.subjects(own), own["predicate"])
     after = _text(subjects, predicate)
@@ -218,9 +224,7 @@ def _subjects(phase: str, files: t.Iterable[str], check: bool) -> dict[str, str]
             raise GateError(f"{phase}: {problem}")
         digest = lock.digest_of(path)
         if digest is None and not check:
-            raise GateError(
-                f"{phase} cannot be sealed: {lock.show(path)} is missing; run {command(phase)} to have it written"
-            )
+            raise GateError(f"{phase} cannot be sealed: {lock.show(path)} is missing; run {command(phase)} to have it written")
         if digest:
             found[name] = digest
     return found

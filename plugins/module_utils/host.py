@@ -164,9 +164,9 @@ def _engine(facts: Facts, wishes: Wishes) -> t.Iterator[str]:
     if engine.error is not None:
         # An engine that is ours is started by the role.
         if wishes.engine_must_answer:
-            yield f"Docker: {engine.error}"
+            yield engine.error
         elif not facts.managed:
-            yield f"Docker: {engine.error}, or set bootstrap_manage_engine: true to have it started"
+            yield f"{engine.error}, or set bootstrap_manage_engine: true to have it started"
         return
     if numbers(engine.version) < ENGINE:
         yield f"Docker: the engine is {engine.version}; install 20.10 or later"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import re
 import subprocess
 import tarfile
@@ -32,6 +33,14 @@ class Recipe(t.NamedTuple):
     base: str
     dockerfile: str
     tag: str
+
+
+def host_suite() -> str:
+    """Return the code name of the host's own Debian release, such as ``bookworm``."""
+    name = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    if not name:
+        raise DockerError("/etc/os-release tells no code name: set env_base to an image by digest")
+    return name
 
 
 def base_tag(base: str, serial: int, suite: str) -> str:

@@ -118,12 +118,12 @@ class Manifest:
             raise ManifestError("the last line is cut short: restore the file")
         found = cls(content)
         previous: bytes | None = None
-        for number, line in enumerate(found.lines(), 1):
+        for number, text in enumerate(found.lines(), 1):
             try:
-                entry = _entry(line)
+                entry = _entry(text)
             except (ValueError, KeyError, TypeError):
                 raise ManifestError(f"line {number} is not an entry of a manifest: restore the file") from None
-            if (previous is not None and entry.path <= previous) or _line(entry) != line:
+            if (previous is not None and entry.path <= previous) or line(entry) != text:
                 raise ManifestError(f"line {number} is not in the one form and order a manifest has: restore the file")
             previous = entry.path
         return found
@@ -164,7 +164,8 @@ class Manifest:
         return sum(entry.size or 0 for entry in self.entries.values())
 
 
-def _line(entry: Entry) -> bytes:
+def line(entry: Entry) -> bytes:
+    """Return the one line that a manifest has for *entry*, without its end."""
     record: dict[str, t.Any] = {
         **canonical.path_fields(entry.path),
         "type": entry.type,
@@ -181,8 +182,8 @@ def _line(entry: Entry) -> bytes:
     return canonical.dumps(record)
 
 
-def _entry(line: bytes) -> Entry:
-    record = json.loads(line)
+def _entry(text: bytes) -> Entry:
+    record = json.loads(text)
     has_target = "target" in record or "target_b64" in record
     return Entry(
         canonical.path_of(record),
@@ -357,7 +358,7 @@ def build(
         if known and known.same(found, records):
             return Manifest(known.content)
         lines = known.lines(found, records) if known else [b""] * len(found)
-        unproven = [place for place, line in enumerate(lines) if not line]
+        unproven = [place for place, text in enumerate(lines) if not text]
         _read_all(handle, found, lines, jobs, progress)
         _expect_same_folders(handle, found)
     except ManifestError as error:
@@ -401,7 +402,7 @@ def _read_all(root: int, found: list[_Found], lines: list[bytes], jobs: int, pro
         else:
             device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}".encode()
             target = device if kind in {stat.S_IFCHR, stat.S_IFBLK} else None
-            lines[place] = _line(_entry_of(path, status)._replace(target=target))
+            lines[place] = line(_entry_of(path, status)._replace(target=target))
     done = 0
     with contextlib.closing(_results(root, found, _chunks(folders, found, jobs), jobs)) as results:
         for chunk, texts in results:
@@ -465,7 +466,7 @@ def _read_chunk(root: int, found: list[_Found], chunk: _Chunk) -> list[bytes]:
                     entry = entry._replace(target=os.readlink(name, dir_fd=here))
                 else:
                     entry = entry._replace(size=status.st_size, sha256=_hash(reading, name, status, here))
-                lines.append(_line(entry))
+                lines.append(line(entry))
         except OSError as error:
             raise _failure(reading, error) from None
         finally:

@@ -81,19 +81,24 @@ def run(
     WorkingSetError or DockerError, each before the command has begun, or DockerError when the engine is lost later.
     """
     argv = spec.argv(argv)
-    described = sandboxes.read_stack(host.places)
-    if name not in described:
-        known = ", ".join(sorted(described)) or "none: run the playbook site.yml"
-        raise SandboxError(f"{name}: is not a sandbox of this host: there is {known}")
-    if host.working_set(name, described[name]) is None:
-        raise SandboxError(f"sandbox {name}: has no working set: run phase fs (--tags fs) first")
+    description = described(host, name)
     this = run_id()
     reap(host)
     if originals is None:
         with sandboxes.held(host.places, name, f"run {this}") as crashed:
-            return _Run(host, name, name, described[name], this, terminal, progress).go(argv, crashed)
-    with throwaway(host, name, described[name], originals, progress) as (other, description):
-        return _Run(host, other, name, description, this, terminal, progress).go(argv, False)
+            return _Run(host, name, name, description, this, terminal, progress).go(argv, crashed)
+    with throwaway(host, name, description, originals, progress) as (other, reshaped):
+        return _Run(host, other, name, reshaped, this, terminal, progress).go(argv, False)
+
+
+def described(host: Host, name: str) -> stack.Description:
+    """Return the description of a sandbox that commands can run in; SandboxError when there is none of that name."""
+    known = sandboxes.read_stack(host.places)
+    if name not in known:
+        raise SandboxError(f"{name}: is not a sandbox of this host: there is {', '.join(sorted(known)) or 'none: run site.yml'}")
+    if host.working_set(name, known[name]) is None:
+        raise SandboxError(f"sandbox {name}: has no working set: run phase fs (--tags fs) first")
+    return known[name]
 
 
 @contextlib.contextmanager
@@ -195,9 +200,9 @@ class _Run:
         self._drop_partial()
         baseline = self.working_set.prove(self.progress)
         self._step("ready")
-        started = _now()
+        started = seal.now()
         code = self._execute(argv)
-        finished = _now()
+        finished = seal.now()
         self._step("command")
         sweep(self.host.docker, self.container)
         changed = self._proof()
@@ -285,7 +290,7 @@ class _Run:
 
         found = changes.read(self.working_set.upper, self.working_set.lower)
         bundle.write(folder, found, self.working_set.upper, self.working_set.lower, self._tool, facts, sign)
-        return folder, _counts(found)
+        return folder, changes.counts(found)
 
     def _tool(self, argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO) -> int:
         return run_tool(self.host, self.description["image"], f"{self.container}.diff", argv, stdin, stdout)
@@ -363,14 +368,3 @@ def run_tool(host: Host, image: str, name: str, argv: list[str], stdin: t.Iterab
         return code
     finally:
         docker.remove(name)
-
-
-def _counts(found: t.Iterable[changes.Change]) -> dict[str, int]:
-    counts = {"added": 0, "changed": 0, "removed": 0}
-    for change in found:
-        counts["added" if change.old is None else "removed" if change.new is None else "changed"] += 1
-    return counts
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -188,6 +188,8 @@ def argv(value: t.Any) -> list[str]:
             raise ValueError(f"argv[{index}]: a text is due, not {type(word).__name__}")
         if "\0" in word:
             raise ValueError(f"argv[{index}]: has a NUL character, which no command can carry")
+        if any("\ud800" <= char <= "\udfff" for char in word):
+            raise ValueError(f"argv[{index}]: is not UTF-8: the engine takes no other text")
     if not value[0]:
         raise ValueError("argv[0]: the program's name is empty")
     return list(value)

@@ -185,12 +185,13 @@ def _tmpfs_options(description: Description, path: str) -> str:
 def _mount(mount: dict[str, str]) -> dict[str, t.Any]:
     if "bind" in mount:
         return {"Type": "bind", "Source": mount["bind"], "Target": mount["target"], "ReadOnly": True}
-    # NoCopy: the engine would else copy the image's own folder into the fresh volume and change its owner.
+    # NoCopy: the engine would else copy the image's own folder into the fresh volume and change its owner. Read-only is
+    # said by the overlay's own options: said here, the engine mounts once more and loses nosuid and nodev.
     return {
         "Type": "volume",
         "Source": mount["overlay"],
         "Target": mount["target"],
-        "ReadOnly": _read_only(mount),
+        "ReadOnly": False,
         "VolumeOptions": {"NoCopy": True},
     }
 
@@ -202,10 +203,6 @@ def _compose_mount(mount: dict[str, str]) -> dict[str, t.Any]:
         "type": "volume",
         "source": mount["overlay"],
         "target": mount["target"],
-        "read_only": _read_only(mount),
+        "read_only": False,
         "volume": {"nocopy": True},
     }
-
-
-def _read_only(mount: dict[str, str]) -> bool:
-    return "ro" in mount["options"].split(",")

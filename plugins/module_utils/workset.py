@@ -14,7 +14,6 @@ import collections
 import dataclasses
 import os
 import stat
-import time
 import typing as t
 
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import manifest, mounts, seal, stack
@@ -126,6 +125,7 @@ class WorkingSet:
         # The engine mounts with the host's root; nobody else has a way through to another sandbox's changes.
         os.chmod(self.places.sandbox(self.name), 0o700)
         os.makedirs(os.path.join(delta, "work"), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(self.places.stat_cache(self.originals)), mode=0o700, exist_ok=True)
         root = os.lstat(self.originals)
         staged = f"{self.upper}.new"
         if not os.path.isdir(self.upper):
@@ -137,18 +137,15 @@ class WorkingSet:
     # -- the baseline
 
     @property
-    def _manifest_path(self) -> str:
-        return os.path.join(self.places.baseline(self.name), "manifest.jsonl")
-
-    @property
     def _seal_path(self) -> str:
         return os.path.join(self.places.baseline(self.name), "seal.json")
 
     def scan(self, progress: Progress | None = None, full: bool = False) -> manifest.Manifest:
         """Return the manifest of the originals now; *full* reads every byte, else what a stat proves unchanged is not."""
         cache = self.places.stat_cache(self.originals)
-        os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
-        return manifest.build(self.originals, cache=cache, progress=progress, full=full)
+        # A check that changes nothing may come before there is a place for the cache.
+        known = cache if os.path.isdir(os.path.dirname(cache)) else None
+        return manifest.build(self.originals, cache=known, progress=progress, full=full)
 
     def baseline(self) -> tuple[str, dict[str, t.Any]] | None:
         """Return the sealed baseline's ``(id, predicate)``; None when there is none yet.
@@ -158,46 +155,41 @@ class WorkingSet:
         if not os.path.exists(self._seal_path):
             return None
         try:
-            statement = seal.verify(seal.read(self._seal_path), seal.load_public(self.places.public_key))
-        except (seal.SealError, OSError) as error:
+            statement = seal.verify_file(self._seal_path, self.places.public_key, PREDICATE)
+        except seal.SealError as error:
             raise WorkingSetError(f"sandbox {self.name}: baseline: {error}") from error
         predicate = statement["predicate"]
-        subjects = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
         if predicate["sandbox"] != self.name or predicate["originals"] != self.originals:
             raise WorkingSetError(
                 f"{self._seal_path}: is the seal of sandbox {predicate['sandbox']} over {predicate['originals']},"
                 f" not of {self.name} over {self.originals}"
             )
-        return subjects["manifest.jsonl"], predicate
+        (digest,) = seal.subjects(statement).values()
+        return digest, predicate
 
     def sealed(self) -> manifest.Manifest:
         """Return the manifest that the baseline's seal covers; WorkingSetError when it is not the one that was sealed."""
         known = self.baseline()
         if known is None:
             raise WorkingSetError(f"sandbox {self.name}: has no baseline: run phase fs (--tags fs) first")
-        with open(self._manifest_path, "rb") as file:
-            found = manifest.Manifest.from_bytes(file.read())
-        if found.digest != known[0]:
-            raise WorkingSetError(
-                f"{self._manifest_path}: its sha256 is {found.digest}, its seal says {known[0]}; restore it from a backup, or"
-                " seal anew with fs_reseal_reason"
-            )
-        return found
+        with open(os.path.join(self.places.baseline(self.name), _manifest_name(known[0])), "rb") as file:
+            return manifest.Manifest.from_bytes(file.read())
 
     def seal_baseline(self, now: manifest.Manifest, reason: str) -> None:
-        """Write *now* as the baseline, with its seal."""
-        folder = self.places.baseline(self.name)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        now.write(self._manifest_path)
+        """Make *now* the baseline, sealed with the *reason*. Earlier manifests stay: bundles name them."""
+        name = _manifest_name(now.digest)
+        path = os.path.join(self.places.baseline(self.name), name)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        now.write(path)
         predicate = {
             "sandbox": self.name,
             "originals": self.originals,
             "entries": len(now.entries),
             "reason": reason,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "time": seal.now(),
         }
-        statement = seal.statement({"manifest.jsonl": now.digest}, PREDICATE, predicate)
-        # The seal comes last: a kill before it leaves a manifest that nothing vouches for, and the next run seals again.
+        statement = seal.statement({name: now.digest}, PREDICATE, predicate)
+        # The seal is the switch: a kill before it leaves the old baseline in force, whole.
         seal.write(self._seal_path, seal.sign(statement, seal.load_private(self.places.host_key)))
 
     def prove(self, progress: Progress | None = None, full: bool = False) -> str:
@@ -218,6 +210,10 @@ class WorkingSet:
             f"sandbox {self.name}: the originals {self.originals} are not what was sealed:"
             f" {', '.join(differences[:_SHOWN])}{more}; put them back, or seal anew with -e fs_reseal_reason='why'"
         )
+
+
+def _manifest_name(digest: str) -> str:
+    return f"{digest}/manifest.jsonl"
 
 
 def originals_problems(sandboxes: t.Sequence[Sandbox], places: Places, absent_ok: t.Collection[str] = ()) -> list[str]:

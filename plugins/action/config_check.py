@@ -1,0 +1,63 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check configuration files against their schemas, on the controller."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import typing as t
+
+import jsonschema
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+
+def problems(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+    """Return the files of *folder* that have a schema, and what is wrong with them: file, path and reason, a line each."""
+    files, found = [], []
+    for schema in sorted(folder.glob("schemas/*.json")):
+        file = folder / f"{schema.stem}.yml"
+        if not file.exists():
+            continue
+        shown = f"{folder.name}/{file.name}"
+        files.append(shown)
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            found.append(f"{shown}: is not YAML: {' '.join(str(error).split())}")
+            continue
+        validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+        errors = sorted(validator.iter_errors({} if content is None else content), key=lambda error: error.json_path)
+        found += [f"{shown}: {error.json_path.removeprefix('$').removeprefix('.') or 'top'}: {reason(error)}" for error in errors]
+    return files, found
+
+
+def reason(error: jsonschema.ValidationError) -> str:
+    """Return why a value was refused: what is due, in the schema's own words where it has some."""
+    due = error.schema.get("description") if isinstance(error.schema, dict) else None
+    if due and error.validator in ("pattern", "minimum", "maximum", "type", "enum"):
+        return f"{error.instance!r} is not what is due: {due}"
+    return " ".join(error.message.split())
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Fails when a configuration file is not as its schema says."""
+
+    _requires_connection = False
+    _VALID_ARGS = frozenset({"folder"})
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Check the folder."""
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(argument_spec={"folder": {"type": "path", "required": True}})
+        folder = pathlib.Path(options["folder"]).resolve()
+        files, found = problems(folder)
+        if not files:
+            raise AnsibleActionFail(f"{folder}: holds no configuration file with a schema: name the folder configs of the checkout")
+        if found:
+            raise AnsibleActionFail("\n".join(found))
+        result.update(changed=False, files=files)
+        return result
