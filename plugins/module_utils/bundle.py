@@ -157,7 +157,7 @@ _FLAGS = (
 _FLAG = [(re.compile(pattern.encode(), re.DOTALL), reason) for pattern, reason in _FLAGS]
 
 # What Apple's file system ignores in names, as git's utf8.c tells: a name with such a character in it is that without.
-_IGNORED = {code: None for code in (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF)}
+_IGNORED = dict.fromkeys((*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF))
 
 
 class BundleError(Exception):
@@ -257,7 +257,7 @@ class _Plan:
 
     def ban(self, paths: t.Iterable[bytes]) -> None:
         """Take *paths* out of the patch."""
-        self.reasons.update({path: "git apply does not reproduce it" for path in paths})
+        self.reasons.update(dict.fromkeys(paths, "git apply does not reproduce it"))
         self._settle()
 
     def _settle(self) -> None:
@@ -266,9 +266,9 @@ class _Plan:
             if _git_mode(change.new) and not _git_mode(change.old) and self._blocked_above(change.path):
                 self.reasons.setdefault(change.path, "git cannot clear its place")
         for change in self.found:
-            if change.old is not None and change.old.type == "dir" and _git_mode(change.new):
-                if not self._clears(change.path):
-                    self.reasons.setdefault(change.path, "git cannot clear its place")
+            was_folder = change.old is not None and change.old.type == "dir"
+            if was_folder and _git_mode(change.new) and not self._clears(change.path):
+                self.reasons.setdefault(change.path, "git cannot clear its place")
 
     def _blocked_above(self, path: bytes) -> bool:
         while path := path.rpartition(b"/")[0]:
@@ -360,9 +360,7 @@ def write(
     return summary
 
 
-def _fill(
-    staging: Path, plan: _Plan, upper: str, lower: str, tool: Tool, facts: dict[str, t.Any], sign: Sign
-) -> dict[str, t.Any]:
+def _fill(staging: Path, plan: _Plan, upper: str, lower: str, tool: Tool, facts: dict[str, t.Any], sign: Sign) -> dict[str, t.Any]:
     with contextlib.ExitStack() as stack:
 
         def opened(folder: str) -> int:
@@ -375,11 +373,7 @@ def _fill(
         digests = _copy_files(plan, above, index, staging / FILES)
         _make_patch(plan, digests, below, staging, tool)
         records = _records(plan, digests, above)
-    carried = [
-        _entry(change.path, change.new, digests.get(change.path))
-        for change in plan.found
-        if change.new is not None and change.path not in plan.dropped
-    ]
+    carried = [_entry(change.path, change.new, digests.get(change.path)) for change in plan.found if change.new is not None and change.path not in plan.dropped]
     _put(staging / METADATA, b"".join(canonical.dumps(record) + b"\n" for record in records))
     _put(staging / MANIFEST, b"".join(manifest.line(entry) + b"\n" for entry in carried))
     envelope = sign({name: _digest_of(staging / name)[0] for name in SUBJECTS}, facts)
@@ -390,9 +384,7 @@ def _fill(
         "files": len(os.listdir(staging / FILES)),
         "bytes": sum(entry.size or 0 for entry in carried),
         "patch_bytes": (staging / PATCH).stat().st_size,
-        "flagged": {
-            manifest.shown(canonical.path_of(record)): record["flag"] for record in records if "flag" in record
-        },
+        "flagged": {manifest.shown(canonical.path_of(record)): record["flag"] for record in records if "flag" in record},
         "unpatched": {shown[path]: plan.reasons[path] for path in plan.paths if path in plan.reasons},
         "not_carried": {shown[path]: plan.dropped[path] for path in plan.paths if path in plan.dropped},
     }
@@ -430,9 +422,7 @@ def _copy_files(plan: _Plan, upper: int, index: int, files: Path) -> dict[bytes,
         new = change.new
         if new is None or new.type != "file" or change.path in plan.dropped:
             continue
-        source = (
-            changes.open_file(index, os.fsencode(change.index)) if change.index else changes.open_file(upper, change.path)
-        )
+        source = changes.open_file(index, os.fsencode(change.index)) if change.index else changes.open_file(upper, change.path)
         with os.fdopen(source, "rb", buffering=0) as file:
             digests[change.path] = _copy(file, new.size, files if change.content else None, change.path)
     return digests
@@ -459,7 +449,7 @@ def _records(plan: _Plan, digests: dict[bytes, str], upper: int) -> list[Record]
     records = {}
     for change in plan.found:
         records[change.path] = _record(plan, change, digests.get(change.path))
-        if _git_mode(change.old) and (change.new is None or change.new.type != change.old.type):  # type: ignore[union-attr]
+        if _git_mode(change.old) and _git_mode(change.new)[:3] != _git_mode(change.old)[:3]:
             # git removes the folders that it empties, also those that are still there in the working set.
             path = change.path
             while (path := path.rpartition(b"/")[0]) and path not in plan.by_path and path not in records:
@@ -587,9 +577,7 @@ def _commit(name: bytes) -> bytes:
 
 
 def _quoted(path: bytes) -> bytes:
-    plain = b"".join(
-        b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path
-    )
+    plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
     return b'"' + plain + b'"'
 
 
@@ -617,11 +605,7 @@ def verify(folder: str, public: seal.PublicKey, chain: t.Iterable[seal.Envelope]
         if problems:
             return problems
         records, entries = _read(root)
-        problems = [
-            f"{root / METADATA}: {manifest.shown(path)!r} is no path below a folder"
-            for path in (*records, *entries)
-            if not _inside(path)
-        ]
+        problems = [f"{root / METADATA}: {manifest.shown(path)!r} is no path below a folder" for path in (*records, *entries) if not _inside(path)]
         wanted = {record["content"].removeprefix(FILES + "/") for record in records.values() if "content" in record}
         for name in sorted(wanted | set(os.listdir(root / FILES))):
             file = root / FILES / name
@@ -727,9 +711,7 @@ def _git_apply(patch: Path, target: str) -> None:
 class _Applier:
     """Brings a tree to what the records tell, every step by descriptors below *root*."""
 
-    def __init__(
-        self, source: Path, root: int, entries: dict[bytes, manifest.Entry], owner: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, source: Path, root: int, entries: dict[bytes, manifest.Entry], owner: tuple[int, int] | None) -> None:
         self.source, self.root, self.entries, self.owner = source, root, entries, owner
         self.left: list[str] = []
 
@@ -809,9 +791,7 @@ class _Applier:
                 with os.fdopen(changes.open_file(folder, name), "rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == digest:
                         return
-            raise BundleError(
-                f"{manifest.shown(path)}: is not what the bundle tells: is it a fresh copy of the originals?"
-            )
+            raise BundleError(f"{manifest.shown(path)}: is not what the bundle tells: is it a fresh copy of the originals?")
         spare = f".guardrails-{secrets.token_hex(8)}"
         with (
             open(self.source / record["content"], "rb") as source,

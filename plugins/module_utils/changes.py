@@ -77,21 +77,6 @@ class Change:
     index: str = ""
 
     @property
-    def word(self) -> t.Literal["added", "changed", "removed"]:
-        """What happened to the path."""
-        if self.old is None:
-            return "added"
-        return "removed" if self.new is None else "changed"
-
-
-def counts(found: t.Iterable[Change]) -> dict[str, int]:
-    """Return how many of *found* were added, changed and removed."""
-    total = {"added": 0, "changed": 0, "removed": 0}
-    for change in found:
-        total[change.word] += 1
-    return total
-
-    @property
     def word(self) -> str:
         """What happened to the path: added, changed or removed."""
         return "added" if self.old is None else "removed" if self.new is None else "changed"
@@ -226,8 +211,7 @@ def _join(folder: bytes, name: str) -> bytes:
     path = folder + b"/" + os.fsencode(name) if folder else os.fsencode(name)
     if len(path) > LONGEST_PATH:
         raise ChangesError(
-            f"{canonical.printable(path[:80])}…: a path of {len(path)} bytes, of which at most {LONGEST_PATH} are read:"
-            " remove it in the sandbox"
+            f"{canonical.printable(path[:80])}…: a path of {len(path)} bytes, of which at most {LONGEST_PATH} are read: remove it in the sandbox"
         )
     return path
 
@@ -287,10 +271,7 @@ def _merge(up: Cursor, low: Cursor, found: list[Change], hidden: set[bytes]) -> 
 def _opaque(folder: int, path: bytes) -> bool:
     attributes = os.listxattr(folder)
     if "trusted.overlay.redirect" in attributes:
-        raise ChangesError(
-            f"{canonical.printable(path)}: a redirected folder, by other mount options than ours: mount with"
-            " redirect_dir=nofollow"
-        )
+        raise ChangesError(f"{canonical.printable(path)}: a redirected folder, by other mount options than ours: mount with redirect_dir=nofollow")
     return "trusted.overlay.opaque" in attributes and os.getxattr(folder, "trusted.overlay.opaque") == b"y"
 
 
@@ -329,9 +310,7 @@ def _walk(low: Cursor, top: bytes, without: t.AbstractSet[bytes]) -> t.Iterator[
             open_folders.append((iter(low.names()), path))
 
 
-def _compare(
-    path: bytes, old: State | None, new: State, old_name: str, old_folder: int, new_name: str, new_folder: int
-) -> Change | None:
+def _compare(path: bytes, old: State | None, new: State, old_name: str, old_folder: int, new_name: str, new_folder: int) -> Change | None:
     if old is None or (old.type, old.size, old.target, old.rdev) != (new.type, new.size, new.target, new.rdev):
         return Change(path, old, new)
     if new.type == "file" and not _same_bytes(old_name, old_folder, new_name, new_folder):
