@@ -119,7 +119,8 @@ def verify(host: Host, progress: workset.Progress | None = None) -> Verified:
         except workset.WorkingSetError as error:
             problems += error.problems
     for folder in sorted(pathlib.Path(host.places.home, "exports").glob("*/[!.]*")):
-        found = bundle.verify(str(folder), seal.load_public(host.places.public_key))
+        public = host.places.public_key
+        found = bundle.verify(str(folder), seal.load_public(public), seal.rotations(public))
         counts["bundles"] += not found
         problems += found
     return Verified(counts, problems)
