@@ -118,9 +118,9 @@ def verify(host: Host, progress: workset.Progress | None = None) -> Verified:
             counts["baselines"] += 1
         except workset.WorkingSetError as error:
             problems += error.problems
-    for folder in sorted(pathlib.Path(host.places.home, "exports").glob("*/[!.]*")):
+    for made in sorted(pathlib.Path(host.places.home, "exports").glob("*/[!.]*")):
         public = host.places.public_key
-        found = bundle.verify(str(folder), seal.load_public(public), seal.rotations(public))
+        found = bundle.verify(str(made), seal.load_public(public), seal.rotations(public))
         counts["bundles"] += not found
         problems += found
     return Verified(counts, problems)

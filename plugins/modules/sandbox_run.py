@@ -82,7 +82,7 @@ stderr:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, run, sandboxes, spec
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, run, spec
 
 KEPT = 64 << 10
 

@@ -60,7 +60,7 @@ def looked(host: Host) -> list[str]:
     """Return the problems of all sandboxes, a line each."""
     problems = []
     for name, description in sandboxes.read_stack(host.places).items():
-        code, output = host.docker.execute(stack.container_name(name), hardening.PROBE, timeout=60)
+        _code, output = host.docker.execute(stack.container_name(name), hardening.PROBE, timeout=60)
         found = hardening.problems(output.decode("utf-8", "replace"), description)
         problems += [f"sandbox {name}: {problem}" for problem in found]
     return problems

@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import spec
 
 GOOD: dict[str, t.Any] = {"name": "default", "originals": "/srv/data"}

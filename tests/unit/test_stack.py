@@ -10,7 +10,6 @@ import json
 import typing as t
 
 import pytest
-
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import hardening, places, sandboxes, spec, stack, workset
 
 PLACES = places.Places()
