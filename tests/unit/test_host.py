@@ -62,9 +62,9 @@ DEAD = host.Engine(error="Docker does not answer on /var/run/docker.sock: refuse
         ({"seccomp": frozenset()}, {}, ["seccomp: the kernel does not filter system calls"]),
         ({}, {"min_free_disk": 9 << 30}, ["disk: 8192 MiB free at /var/lib, 9216 MiB are wanted; make room"]),
         ({}, {"min_free_disk": 8 << 30}, []),
-        ({"engine": DEAD}, {}, ["Docker: Docker does not answer on /var/run/docker.sock: refused; start it, or"]),
+        ({"engine": DEAD}, {}, ["Docker does not answer on /var/run/docker.sock: refused; start it, or"]),
         ({"engine": DEAD, "managed": True}, {}, []),
-        ({"engine": DEAD, "managed": True}, {"engine_must_answer": True}, ["Docker: Docker does not answer on"]),
+        ({"engine": DEAD, "managed": True}, {"engine_must_answer": True}, ["Docker does not answer on"]),
         ({"engine": dataclasses.replace(ENGINE, version="19.3.8")}, {}, ["the engine is 19.3.8; install 20.10"]),
         ({"engine": dataclasses.replace(ENGINE, version="26.1.5")}, {}, []),
         ({"engine": dataclasses.replace(ENGINE, live_restore=False)}, {}, ["live-restore is off"]),
@@ -144,12 +144,11 @@ def test_nearest(tmp_path: Path) -> None:
 
 
 def test_a_look_leaves_no_trace(tmp_path: Path) -> None:
-    before = Path("/proc/self/mounts").read_text(encoding="utf-8")
     answer = modules.run("host_preflight", check=True, data=f"{tmp_path}/data", min_free_disk="1000000g")
     assert any(need.startswith("disk: ") for need in answer["needs"])
     assert answer["failed"]
     assert list(tmp_path.iterdir()) == []
-    assert Path("/proc/self/mounts").read_text(encoding="utf-8") == before
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text(encoding="utf-8")
 
 
 def test_a_wrong_size_names_the_variable() -> None:
