@@ -19,8 +19,9 @@ def problems(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     """Return the files of *folder* that have a schema, and what is wrong with them: file, path and reason, a line each."""
     files, found = [], []
     for schema in sorted(folder.glob("schemas/*.json")):
-        file = folder / f"{schema.stem}.yml"
-        if not file.exists():
+        # JSON is YAML too.
+        file = next((file for kind in ("yml", "json") if (file := folder / f"{schema.stem}.{kind}").exists()), None)
+        if file is None:
             continue
         shown = f"{folder.name}/{file.name}"
         files.append(shown)

@@ -11,7 +11,7 @@ module: config_check
 short_description: Refuse a wrong configuration file, before anything changes
 version_added: 0.1.0
 description:
-  - Checks every C(NAME.yml) of a folder that has a schema C(schemas/NAME.json) against it (JSON Schema 2020-12).
+  - Checks every C(NAME.yml) and C(NAME.json) of a folder that has a schema C(schemas/NAME.json) against it (JSON Schema 2020-12).
   - Runs on the controller. Fails with every problem there is, a line each with file, path and reason.
 author: DockerSandboxApp authors (@dockersandboxapp)
 attributes:
