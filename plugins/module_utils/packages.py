@@ -26,8 +26,8 @@ class PackageError(Exception):
 
 def parse(listing: str) -> set[str]:
     """Return the names of the packages that are wholly installed, from lines of name, blank, dpkg's status."""
-    lines = (line.partition(" ") for line in listing.splitlines())
-    return {name for name, _, status in lines if status == "installed"}
+    lines = (line.split(" ") for line in listing.splitlines())
+    return {name for name, status in lines if status == "installed"}
 
 
 def missing(names: t.Sequence[str]) -> list[str]:

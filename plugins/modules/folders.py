@@ -106,19 +106,17 @@ def main() -> None:
     for folder in wanted:
         path = Path(folder["path"])
         made = not path.exists()
-        if made and not module.check_mode:
+        if made:
+            actions.append(f"Made {path}: it was not there")
+            # A folder that is only predicted has no mode yet, and its group may be only predicted too.
+            if module.check_mode:
+                continue
             try:
                 # Closed until its mode is set, so that nobody gets in between.
                 path.mkdir(mode=0o700, parents=True)
             except OSError as error:
                 module.fail_json(msg=f"{path}: {error.strerror}")
-        # A folder that is only predicted has no mode yet, and its group may be only predicted too.
-        differs = (made and module.check_mode) or module.set_fs_attributes_if_different(
-            module.load_file_common_arguments(folder), False
-        )
-        if made:
-            actions.append(f"Made {path}: it was not there")
-        elif differs:
+        if module.set_fs_attributes_if_different(module.load_file_common_arguments(folder), False) and not made:
             actions.append(f"Set {path} to {folder['owner']}:{folder['group']} {folder['mode']}: it differed")
     module.exit_json(changed=bool(actions), actions=actions)
 
