@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -479,3 +480,19 @@ def test_reading_leaves_access_times_alone(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (1, 2))
     manifest.build(tmp_path)
     assert [(tmp_path / name).stat().st_atime for name in ("a/b", "a")] == [1, 1]
+
+
+def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
+    for number in range(8):
+        fill(tmp_path, {f"{number}/{name}": b"x" for name in range(1500)})
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        os.close(reader)
+        # Every child holds the pipe's end too, so it closes only when all of them are gone.
+        manifest.build(tmp_path, jobs=2, progress=once(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+        os._exit(0)
+    os.close(writer)
+    assert os.WIFSIGNALED(os.waitpid(parent, 0)[1])
+    assert select.select([reader], [], [], 20)[0] == [reader] and os.read(reader, 1) == b""
+    os.close(reader)
