@@ -12,6 +12,8 @@ PYTHON := /usr/bin/python3
 VENV := .venv
 LINK := .collections/ansible_collections/dockersandbox/guardrails
 ARGS ?=
+# In the order of the phases, each on what the one before has left.
+SCENARIOS := bootstrap env fs default
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Without this an ansible.cfg in a world-writable checkout is ignored.
@@ -86,7 +88,7 @@ molecule: venv-test engine ## The Molecule scenarios; ARGS="-s env" for one
 	@# A run that was cut off leaves a machine, and a note that it is there.
 	@tests/machine.py down guardrails-molecule
 	@molecule reset -s default >/dev/null 2>&1
-	@molecule test $(or $(ARGS),--all)
+	@molecule test $(or $(ARGS),$(addprefix -s ,$(SCENARIOS)))
 
 .PHONY: e2e
 e2e: venv-test engine ## End to end: on this machine, and on a bare one

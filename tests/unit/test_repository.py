@@ -141,7 +141,9 @@ def test_schemas_have_a_config(path: pathlib.Path) -> None:
 
 def test_the_workflow_runs_targets_and_scenarios_that_exist() -> None:
     jobs = _yaml(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
     assert {job["env"]["TARGET"] for job in jobs.values()} <= targets
     scenarios = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
     assert set(jobs["molecule"]["strategy"]["matrix"]["scenario"]) == scenarios
+    assert set(re.findall(r"^SCENARIOS := (.+)$", makefile, re.MULTILINE)[0].split()) == scenarios
