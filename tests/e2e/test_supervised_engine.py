@@ -14,6 +14,9 @@ import typing as t
 import pytest
 
 TESTS = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
+import machine
+
 SCRIPT = TESTS.parent / "roles" / "bootstrap" / "files" / "dockerd-supervised"
 MACHINE = "guardrails-ci-supervised"
 PACKAGES = ["docker.io", "iptables", "procps", "python3"]
@@ -54,9 +57,8 @@ def answers() -> bool:
 @pytest.fixture(scope="module")
 def container() -> t.Iterator[str]:
     """Yield the process id of a container's command, in a machine whose engine was just started."""
-    machine = [sys.executable, str(TESTS / "machine.py")]
-    subprocess.run([*machine, "down", MACHINE], check=True)
-    subprocess.run([*machine, "up", MACHINE, "bookworm", *PACKAGES], check=True)
+    machine.down(MACHINE, images=True)
+    machine.up(MACHINE, "bookworm", PACKAGES)
     subprocess.run(["/usr/bin/docker", "cp", str(SCRIPT), f"{MACHINE}:/usr/local/bin/dockerd-supervised"], check=True)
     sh("mkdir -p /etc/docker && echo '{\"live-restore\": true}' >/etc/docker/daemon.json")
     # A number from before a restart, of a process that is alive.
@@ -67,7 +69,7 @@ def container() -> t.Iterator[str]:
     sh("docker run -d --name goes-on --network none tiny sleep 12345")
     assert answers()
     yield pids("sleep 12345")[0]
-    subprocess.run([*machine, "down", MACHINE], check=True)
+    machine.down(MACHINE, images=True)
 
 
 def test_a_second_start_does_nothing(container: str) -> None:
