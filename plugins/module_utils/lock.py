@@ -97,8 +97,7 @@ def check(path: Path) -> Problem | None:
         return Problem(
             path,
             "broken",
-            f"{show(path.with_name(name))} is not a line of sha256sum for this name; restore it, or delete it and the "
-            "file to have both written again",
+            f"{show(path.with_name(name))} is not a line of sha256sum for this name; restore it, or delete it and the file to have both written again",
         )
     if announced is not None and (actual in {locked, announced} or actual is locked is None):
         return Problem(path, "interrupted", "writing it was interrupted; run the same play again to complete it")
@@ -107,15 +106,12 @@ def check(path: Path) -> Problem | None:
             return Problem(path, "absent", "there is no such file")
         return Problem(path, "missing", "the file is gone, its lock is there; restore the file, or delete the lock too")
     if locked is None:
-        return Problem(
-            path, "unlocked", "the file is there without a lock; move it away to have it written again, or lock it"
-        )
+        return Problem(path, "unlocked", "the file is there without a lock; move it away to have it written again, or lock it")
     if actual != locked:
         return Problem(
             path,
             "changed",
-            f"its sha256 is {actual[:12]}…, its lock says {locked[:12]}…; restore the file, or delete both it and its "
-            "lock to have it written again",
+            f"its sha256 is {actual[:12]}…, its lock says {locked[:12]}…; restore the file, or delete both it and its lock to have it written again",
         )
     return None
 
@@ -148,7 +144,8 @@ def lock(path: Path) -> bool:
     if problem.kind != "unlocked":
         raise LockError(str(problem))
     actual, found = digest_of(path), atomic.owner(path)
-    assert actual is not None and found is not None
+    if actual is None or found is None:
+        raise LockError(f"{show(path)}: vanished while it was locked; run again")
     _announce(path, actual, *found)
     _settle(path)
     return True

@@ -438,12 +438,12 @@ def _chunks(folders: dict[bytes, list[int]], found: list[_Found], jobs: int) -> 
             chunks[-1][-1][1].append(place)
             space -= cost
     # The longest first, or one process would end with it alone.
-    chunks.sort(key=lambda chunk: -sum(found[place][1].st_size for _, places in chunk for place in places))
+    chunks.sort(key=lambda chunk: -sum(found[place][1].st_size for _folder, places in chunk for place in places))
     return chunks
 
 
 def _results(root: int, found: list[_Found], chunks: list[_Chunk], jobs: int) -> t.Generator[tuple[_Chunk, list[bytes]], None, None]:
-    whole = sum(found[place][1].st_size + _FILE_COST for chunk in chunks for _, places in chunk for place in places)
+    whole = sum(found[place][1].st_size + _FILE_COST for chunk in chunks for _folder, places in chunk for place in places)
     # A fork copies only the thread that calls it: locks that others hold would stay shut for ever in the copy.
     if jobs > 1 and len(chunks) > 1 and whole >= _FORK_FROM and threading.active_count() == 1:
         yield from _forked(root, found, chunks, jobs)
@@ -531,7 +531,7 @@ def _forked(root: int, found: list[_Found], chunks: list[_Chunk], jobs: int) -> 
     os.close(feed)
     readers: dict[int, int] = {}
     try:
-        for _ in range(jobs):
+        for _job in range(jobs):
             reader, writer = os.pipe()
             try:
                 child = os.fork()

@@ -26,7 +26,7 @@ SUFFIX = ".seal.json"
 
 Statement = dict[str, t.Any]
 Envelope = dict[str, t.Any]
-Where = str | Path
+Where: t.TypeAlias = "str | Path"
 
 
 class SealError(Exception):
@@ -75,8 +75,7 @@ def _crypto() -> _Crypto:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
         raise CryptographyMissing(
-            "python3-cryptography is not installed on this host; the bootstrap phase installs it, or run: "
-            "apt-get install python3-cryptography"
+            "python3-cryptography is not installed on this host; the bootstrap phase installs it, or run: apt-get install python3-cryptography"
         ) from None
     return _Crypto(serialization, ed25519, InvalidSignature)
 
@@ -112,9 +111,7 @@ def load_private(path: Where) -> PrivateKey:
     content = _content(path, "the host key is missing; the bootstrap phase creates it")
     found = atomic.owner(Path(path))
     if found and found[0] & 0o077:
-        raise SealError(
-            f"{path}: its mode is {found[0]:04o}, so others may have read it; rotate the key, then chmod 0600"
-        )
+        raise SealError(f"{path}: its mode is {found[0]:04o}, so others may have read it; rotate the key, then chmod 0600")
     crypto = _crypto()
     try:
         handle = crypto.serialization.load_pem_private_key(content, None)
@@ -334,9 +331,7 @@ def _opened(envelope: t.Any) -> tuple[bytes, dict[str, bytes]]:
     try:
         if envelope["payloadType"] != PAYLOAD_TYPE:
             raise SealError(f"its payload type is {envelope['payloadType']!r}, not {PAYLOAD_TYPE}")
-        signatures = {
-            str(item["keyid"]): base64.b64decode(item["sig"], validate=True) for item in envelope["signatures"]
-        }
+        signatures = {str(item["keyid"]): base64.b64decode(item["sig"], validate=True) for item in envelope["signatures"]}
         return base64.b64decode(envelope["payload"], validate=True), signatures
     except (KeyError, TypeError, ValueError, binascii.Error):
         raise SealError("it is not a DSSE envelope") from None
@@ -396,7 +391,5 @@ def verify_file(path: Where, public: Where, kind: str | None = None) -> Statemen
         if actual is None:
             raise SealError(f"{lock.show(subject)} is gone; it was sealed with sha256 {sealed[:12]}…")
         if actual != sealed:
-            raise SealError(
-                f"{lock.show(subject)} changed after it was sealed (sha256 {actual[:12]}…, sealed {sealed[:12]}…)"
-            )
+            raise SealError(f"{lock.show(subject)} changed after it was sealed (sha256 {actual[:12]}…, sealed {sealed[:12]}…)")
     return made

@@ -34,7 +34,7 @@ print(manifest.build(sys.argv[1], cache=sys.argv[2] or None, full=len(sys.argv) 
 def make(root: Path) -> None:
     """Make the tree: sizes as in source trees (many small, few large), the same on every machine."""
     rng = random.Random(SEED)
-    weights = [rng.paretovariate(1.1) for _ in range(FILES)]
+    weights = [rng.paretovariate(1.1) for _round in range(FILES)]
     scale = BYTES / sum(min(weight, 2000) for weight in weights)
     noise = rng.randbytes(1 << 22)
     for number, weight in enumerate(weights):
@@ -75,7 +75,7 @@ def main() -> None:
         theirs = ["hashdeep", "-r", "-c", "sha256", "-j2", str(tree)]
         times: dict[str, list[float]] = {"build": [], "hashdeep": []}
         timed(theirs)
-        for _ in range(rounds):
+        for _round in range(rounds):
             times["build"].append(timed(ours)[0])
             times["hashdeep"].append(timed(theirs)[0])
         medians = {name: statistics.median(taken) for name, taken in times.items()}
@@ -87,11 +87,11 @@ def main() -> None:
         )
         cached = [*ours[:-1], str(cache)]
         digest = timed(cached)[1]
-        again = [timed(cached) for _ in range(rounds * 2 + 1)]
+        again = [timed(cached) for _round in range(rounds * 2 + 1)]
         say(
-            unchanged_s=round(statistics.median(taken for taken, _ in again), 3),
-            slowest_s=round(max(taken for taken, _ in again), 3),
-            same_digest=all(found == digest for _, found in again),
+            unchanged_s=round(statistics.median(taken for taken, _found in again), 3),
+            slowest_s=round(max(taken for taken, _found in again), 3),
+            same_digest=all(found == digest for _taken, found in again),
         )
         victim = files[len(files) // 2]
         before = victim.stat()

@@ -226,11 +226,11 @@ def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
     (root / "link").symlink_to("c")
     plain = manifest.build(root)
     # Just written, so nothing is trusted yet; a settled build is.
-    for _ in range(2):
+    for _round in range(2):
         assert built(root, cache)[1] == 10
     settled()
     assert built(root, cache)[1] == 10
-    for _ in range(2):
+    for _round in range(2):
         assert built(root, cache)[1] == 0
         assert built(root, cache)[0].to_bytes() == plain.to_bytes()
     assert built(root, cache, full=True)[1] == 10
@@ -463,7 +463,7 @@ def test_what_cannot_be_read_is_listed_by_a_survey_and_refused_by_a_build() -> N
 
 def test_a_tree_deeper_than_a_path_may_be_long(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_DIRECTORY)
-    for _ in range(30):
+    for _round in range(30):
         os.mkdir("d" * 200, dir_fd=here)
         below = os.open("d" * 200, os.O_DIRECTORY, dir_fd=here)
         os.close(here)

@@ -32,9 +32,7 @@ def test_openssl_agrees_on_key_id_and_signature(tmp_path: Path) -> None:
     key = tmp_path / "host.key"
     seal.ensure_key(key)
     public, private = seal.load_public(seal.public_of(key)), seal.load_private(key)
-    der = subprocess.run(
-        ["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True
-    ).stdout
+    der = subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
     assert canonical.sha256_hex(der) == public.keyid == private.public.keyid
     envelope = seal.sign(seal.statement({"a": ONE}, "gate", {}), private)
     (tmp_path / "signed").write_bytes(seal.pae(envelope["payloadType"], base64.b64decode(envelope["payload"])))
@@ -122,7 +120,7 @@ def test_what_has_no_canonical_form_is_not_sealed(predicate: dict[str, t.Any]) -
 
 
 def test_a_chain_of_rotations_ties_old_and_new() -> None:
-    keys = [seal.generate() for _ in range(4)]
+    keys = [seal.generate() for _round in range(4)]
     chain = [seal.rotation(old, new) for old, new in itertools.pairwise(keys)]
     sealed = [seal.sign(seal.statement({}, "gate", {}), key) for key in keys]
     for anchor in keys:
@@ -206,7 +204,7 @@ def test_rotation_on_disk_keeps_old_seals_valid(tmp_path: Path) -> None:
     key, sealed = tmp_path / "host.key", tmp_path / "x.seal.json"
     seal.ensure_key(key)
     seal.write(sealed, seal.sign(seal.statement({}, "gate", {"n": 1}), seal.load_private(key)))
-    for _ in range(3):
+    for _round in range(3):
         seal.rotate(key)
         assert seal.ensure_key(key) is None
         assert seal.verify_file(sealed, seal.public_of(key))["predicate"] == {"n": 1}
@@ -248,9 +246,7 @@ def test_subjects_are_checked(tmp_path: Path) -> None:
     with pytest.raises(SealError, match="it is a seal of urn:dockersandbox:guardrails:tree:v1, not of"):
         seal.verify_file(sealed, seal.public_of(key), "gate")
     far.write_bytes(b"two")
-    with pytest.raises(
-        SealError, match=r"/far changed after it was sealed \(sha256 3fc4ccfe7458…, sealed 7692c3ad3540…\)"
-    ):
+    with pytest.raises(SealError, match=r"/far changed after it was sealed \(sha256 3fc4ccfe7458…, sealed 7692c3ad3540…\)"):
         seal.verify_file(sealed, seal.public_of(key))
     far.unlink()
     with pytest.raises(SealError, match="/far is gone; it was sealed"):
