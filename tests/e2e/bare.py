@@ -91,6 +91,12 @@ with open("/tmp/play.pid", encoding="utf-8") as file:
 """
 
 
+def differences(before: list[t.Any], after: list[t.Any]) -> list[str]:
+    """Return what one state has and the other has not, ``-`` for what is gone and ``+`` for what is new."""
+    old, new = ({json.dumps(line, sort_keys=True) for line in state} for state in (before, after))
+    return sorted([f"- {line}" for line in old - new] + [f"+ {line}" for line in new - old])
+
+
 @dataclasses.dataclass(frozen=True)
 class Done:
     """What a command inside came to: its exit code, all that it printed, and the seconds it took."""
