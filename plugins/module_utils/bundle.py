@@ -10,8 +10,8 @@ A bundle is a folder:
   inside; ``type: absent`` for what is gone. ``carried`` tells by what: ``patch``, ``files`` (git refuses the path),
   ``metadata`` (the line is all there is to it) or ``no`` (``reason`` says why). ``content`` names the file's bytes
   below ``files/``. ``flag`` warns of what may execute where it is put.
-- ``files/``: the bytes of each new or changed file, named by their sha256: a name from a sandbox could be one that some
-  tool acts upon.
+- ``files/``: the bytes of each new or changed file, at its own path. What some tool would act upon where it lies (a
+  ``flag``, or a path that git refuses), and odd or long names, lie below ``files/.by-sha256/`` instead, by content.
 - ``manifest.jsonl``: what was carried, in the format of :mod:`manifest`.
 - ``seal.json``: binds the three to the run's facts.
 """
@@ -51,6 +51,8 @@ LIMIT = 1 << 30
 # A file above this goes by files/ alone: a textual difference of it helps nobody and takes the container's memory.
 PATCH_LIMIT = 1 << 26
 _BLOCK = 1 << 20
+_BY_DIGEST = ".by-sha256"
+_LONGEST_PLAIN = 1000  # leaves room for the folder of the bundle in PATH_MAX
 _LONGEST_FOR_GIT = 4000  # its calls take PATH_MAX (4096), with a temporary suffix
 _SECONDS = 900
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -86,7 +88,13 @@ _CONFIG = {
 _SCRIPT = r"""
 set -eu
 umask 022
-top=$(mktemp -d)
+# In memory where there is room for the $1 KiB it takes: thousands of small files are many times as fast there.
+if [ "$(df -k --output=avail /dev/shm | tail -n 1)" -gt "$1" ]; then
+  top=$(mktemp -d -p /dev/shm)
+else
+  top=$(mktemp -d)
+fi
+trap 'rm -rf "$top"' EXIT
 export HOME="$top" XDG_CONFIG_HOME="$top" GIT_CEILING_DIRECTORIES="$top" @ENVIRONMENT@
 cd "$top"
 git init -q --template= repo
@@ -381,7 +389,7 @@ def _fill(staging: Path, plan: _Plan, upper: str, lower: str, tool: Tool, facts:
     shown = {path: manifest.shown(path) for path in plan.paths}
     return {
         "entries": len(plan.found),
-        "files": len(os.listdir(staging / FILES)),
+        "files": len(digests),
         "bytes": sum(entry.size or 0 for entry in carried),
         "patch_bytes": (staging / PATCH).stat().st_size,
         "flagged": {manifest.shown(canonical.path_of(record)): record["flag"] for record in records if "flag" in record},
@@ -424,25 +432,35 @@ def _copy_files(plan: _Plan, upper: int, index: int, files: Path) -> dict[bytes,
             continue
         source = changes.open_file(index, os.fsencode(change.index)) if change.index else changes.open_file(upper, change.path)
         with os.fdopen(source, "rb", buffering=0) as file:
-            digests[change.path] = _copy(file, new.size, files if change.content else None, change.path)
+            digests[change.path] = _copy(file, change, new, files)
     return digests
 
 
-def _copy(source: t.BinaryIO, size: int, folder: Path | None, path: bytes) -> str:
+def _copy(source: t.BinaryIO, change: Change, new: State, files: Path) -> str:
     digest, copied = hashlib.sha256(), 0
-    spare = folder / "spare" if folder else None
-    with os.fdopen(os.open(spare, _NEW, 0o600), "wb", buffering=0) if spare else open(os.devnull, "wb") as target:
+    spare = files / "spare"
+    with open(os.open(spare, _NEW, 0o600) if change.content else os.devnull, "wb", buffering=0) as target:
         while block := source.read(_BLOCK):
             copied += len(block)
-            if copied > size:
+            if copied > new.size:
                 break
             digest.update(block)
             target.write(block)
-    if copied != size:
-        raise ChangesError(f"{manifest.shown(path)}: changed while it was read: pause the sandbox first")
-    if spare and folder:
-        spare.rename(folder / digest.hexdigest())
+    if copied != new.size:
+        raise ChangesError(f"{manifest.shown(change.path)}: changed while it was read: pause the sandbox first")
+    if change.content:
+        place = files / _place(change.path, new, digest.hexdigest())
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spare.rename(place)
     return digest.hexdigest()
+
+
+def _place(path: bytes, new: State, digest: str) -> str:
+    """Return where below ``files/`` the bytes of *path* lie."""
+    plain = len(path) <= _LONGEST_PLAIN and canonical.printable(path).encode() == path and b"\\" not in path
+    if not plain or path.startswith((b"spare", _BY_DIGEST.encode())) or flag(path, new) or refused_by_git(path, False):
+        return f"{_BY_DIGEST}/{digest}"
+    return path.decode()
 
 
 def _records(plan: _Plan, digests: dict[bytes, str], upper: int) -> list[Record]:
@@ -477,7 +495,7 @@ def _record(plan: _Plan, change: Change, digest: str | None) -> Record:
     if change.new.target is not None:
         record |= canonical.path_fields(change.new.target, "target")
     if digest is not None and change.content:
-        record["content"] = f"{FILES}/{digest}"
+        record["content"] = f"{FILES}/{_place(change.path, change.new, digest)}"
     if warning := flag(change.path, change.new):
         record["flag"] = warning
     return record
@@ -498,7 +516,7 @@ def _make_patch(plan: _Plan, digests: dict[bytes, str], lower: int, staging: Pat
         stream = _Stream(wanted, digests, lower, staging / FILES)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
             try:
-                code = tool(["timeout", str(_SECONDS), "sh", "-c", script()], stream, file)
+                code = tool(["timeout", str(_SECONDS), "sh", "-c", script(), "sh", str(_room(wanted))], stream, file)
             finally:
                 if stream.error:
                     raise stream.error
@@ -510,6 +528,12 @@ def _make_patch(plan: _Plan, digests: dict[bytes, str], lower: int, staging: Pat
         wrong = known.intersection(path.read_bytes().split(b"\0"))
         # Should the paths be none of ours, no smaller patch is known to be right: everything goes by files/.
         plan.ban(wrong or known)
+
+
+def _room(wanted: list[Change]) -> int:
+    """Return how many KiB the container takes at most: pages of both trees, their objects, the patch in base 85."""
+    sizes = [state.size for change in wanted for state in (change.old, change.new) if state is not None]
+    return (len(sizes) * 8192 + sum(sizes) * 5 // 2 >> 10) + 1024
 
 
 def script() -> str:
@@ -532,10 +556,18 @@ class _Stream:
         self.error: Exception | None = None
 
     def __iter__(self) -> t.Iterator[bytes]:
+        # Each chunk costs a trip through the engine: many small files go in one.
+        block = bytearray()
         try:
-            yield from self._chunks()
+            for chunk in self._chunks():
+                block += chunk
+                if len(block) >= _BLOCK:
+                    yield bytes(block)
+                    block.clear()
         except (OSError, ChangesError) as error:
             self.error = error
+            return
+        yield bytes(block)
 
     def _chunks(self) -> t.Iterator[bytes]:
         yield _commit(b"old")
@@ -559,7 +591,8 @@ class _Stream:
         yield b"data %d\n" % state.size
         # Where the bytes are the same, the layer's were not copied: the originals' do.
         if new and change.content:
-            fd = os.open(self._files / self._digests[change.path], os.O_RDONLY | os.O_CLOEXEC)
+            place = self._files / _place(change.path, state, self._digests[change.path])
+            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         else:
             fd = changes.open_file(self._lower, change.path)
         left = state.size
@@ -606,21 +639,32 @@ def verify(folder: str, public: seal.PublicKey, chain: t.Iterable[seal.Envelope]
             return problems
         records, entries = _read(root)
         problems = [f"{root / METADATA}: {manifest.shown(path)!r} is no path below a folder" for path in (*records, *entries) if not _inside(path)]
-        wanted = {record["content"].removeprefix(FILES + "/") for record in records.values() if "content" in record}
-        for name in sorted(wanted | set(os.listdir(root / FILES))):
-            file = root / FILES / name
-            if name not in wanted:
-                problems.append(f"{canonical.printable(os.fsencode(file))}: does not belong to the bundle")
-            elif not _regular(file):
-                problems.append(f"{file}: is missing")
-            elif _digest_of(file)[0] != name:
-                problems.append(f"{file}: changed after it was sealed")
+        problems += _content_problems(root, records, entries)
         problems += [
             f"{canonical.printable(os.fsencode(root / name))}: does not belong to the bundle"
             for name in sorted(set(os.listdir(root)) - {*SUBJECTS, SEAL, FILES})
         ]
     except (OSError, ValueError, KeyError, manifest.ManifestError) as error:
         return [f"{root}: cannot be read: {error}"]
+    return problems
+
+
+def _content_problems(root: Path, records: dict[bytes, Record], entries: dict[bytes, manifest.Entry]) -> list[str]:
+    """Return what is wrong below ``files/``: each content there is, and nothing else, and it has its sha256."""
+    wanted = {root / record["content"]: entries[path].sha256 for path, record in records.items() if "content" in record}
+    found: set[Path] = set()
+    for parent, folders, names in os.walk(root / FILES):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        found.update(Path(parent, name) for name in (*names, *links))
+    problems = []
+    for file in sorted(wanted.keys() | found):
+        shown = canonical.printable(os.fsencode(file))
+        if file not in wanted:
+            problems.append(f"{shown}: does not belong to the bundle")
+        elif file not in found or not _regular(file):
+            problems.append(f"{shown}: is missing")
+        elif _digest_of(file)[0] != wanted[file]:
+            problems.append(f"{shown}: changed after it was sealed")
     return problems
 
 
