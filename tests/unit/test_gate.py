@@ -73,9 +73,7 @@ def test_the_list_of_sealings(home: Path) -> None:
     assert lock.check(path) is None
     for (phase, _needs), line in zip(CHAIN, lines, strict=True):
         digest = lock.digest_of(gate.seal_path(str(home), phase))
-        assert re.fullmatch(
-            rf"- \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ P{gate.PHASES[phase]} {phase} sealed sha256:{digest}", line
-        )
+        assert re.fullmatch(rf"- \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ P{gate.PHASES[phase]} {phase} sealed sha256:{digest}", line)
 
 
 def test_closing_again_writes_nothing(home: Path) -> None:
@@ -282,3 +280,8 @@ def test_a_needed_phase_that_would_be_sealed_anew_is_predicted_too(home: Path) -
 
 def test_seals_are_readable_by_all_and_written_by_their_owner_only(home: Path) -> None:
     assert {os.stat(path).st_mode & 0o7777 for path in (home / ".state/seals").iterdir()} == {0o644}
+
+
+def test_seals_name_the_version_of_the_collection() -> None:
+    galaxy = Path(__file__).resolve().parents[2] / "galaxy.yml"
+    assert f"\nversion: {gate.VERSION}\n" in galaxy.read_text()
