@@ -18,7 +18,6 @@ SCENARIOS := bootstrap env fs default
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Without this an ansible.cfg in a world-writable checkout is ignored.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_PYTHON_VERSION_WARNING := 1
 
@@ -33,7 +32,7 @@ $(VENV)/bin/python:
 	  apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-venv >/dev/null; }
 	@$(PYTHON) -m venv $(VENV)
 
-# --no-compile: a third of the time, and what is never imported needs no bytecode.
+# --no-compile: what is imported is compiled then, and most never is.
 $(VENV)/.site: requirements/site.txt | $(VENV)/bin/python
 	@echo 'make: installing the pinned requirements of `make site`'
 	@$(VENV)/bin/pip install -qq --no-compile --require-hashes -r requirements/site.txt
