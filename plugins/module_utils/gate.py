@@ -113,7 +113,7 @@ def open_gate(home: str, phase: str, needs: t.Iterable[str], files: t.Iterable[s
     """Check that *phase* may start; return what was found, a line for each needed phase.
 
     Every phase in *needs* is sealed, or in *predicted* (what an earlier task in check mode would have sealed), and those
-    of *files* (the phase's own) that have locks agree with them. Raises GateError for the first that does not.
+    of *files* and of the phase's own earlier seal that have locks agree with them. Raises GateError for the first that does not.
     """
     found = []
     for need in _in_order(phase, needs):
@@ -126,8 +126,8 @@ def open_gate(home: str, phase: str, needs: t.Iterable[str], files: t.Iterable[s
         found.append(f"{need} was sealed {made['predicate'].get('time')}")
     # Without the library this phase may be the one that installs it; its seal is verified when it closes.
     with contextlib.suppress(seal.CryptographyMissing):
-        _own(home, phase)
-    for path in map(Path, files):
+        own = _own(home, phase)
+    for path in map(Path, sorted({*files, *(seal.subjects(own) if own else ())})):
         problem = lock.check(path)
         if problem and problem.tampering and problem.kind != "unlocked":
             raise GateError(f"{phase}: {problem}")
