@@ -450,7 +450,8 @@ def _copy(source: t.BinaryIO, change: Change, new: State, files: Path) -> str:
         raise ChangesError(f"{manifest.shown(change.path)}: changed while it was read: pause the sandbox first")
     if change.content:
         place = files / _place(change.path, new, digest.hexdigest())
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in atomic.missing_folders(place):
+            folder.mkdir(mode=0o700)
         spare.rename(place)
     return digest.hexdigest()
 

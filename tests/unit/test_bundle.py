@@ -175,7 +175,8 @@ def test_no_container_for_what_git_does_not_carry(tmp_path: Path, script: str) -
 def test_bundle_holds_nothing_that_acts(tmp_path: Path) -> None:
     (tmp_path / "lower").mkdir()
     fill(tmp_path / "lower")
-    make(tmp_path, shell(CASES["git"] + "; chmod 4755 a; ln -s / out; " + CASES["odd names"]))
+    make(tmp_path, shell(CASES["git"] + "; chmod 4755 a; ln -s / out; mkdir -p n/o; cp /bin/true n/o/p; " + CASES["odd names"]))
+    assert not (tmp_path / "bundle/files/.git").exists()
     for path, seen in overlays.picture(tmp_path / "bundle").items():
         assert (seen.mode, seen.uid) == (0o700 if seen.type == 0o040000 else 0o600, 0), path
         # What acts where it lies, and what no shell or eye takes for what it is, lies there by content alone.
