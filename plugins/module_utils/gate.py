@@ -32,6 +32,7 @@ PHASES = {
 }
 VERSION = "0.1.0"
 KIND = "gate"
+_UNKNOWN = "not known yet"  # the sha256 of what check mode only predicts
 
 _HEADER = """\
 # Progress
@@ -176,13 +177,15 @@ def close_gate(
     facts: t.Mapping[str, t.Any],
     check: bool = False,
     predicted: t.Container[str] = (),
+    rewritten: t.Container[str] = (),
 ) -> Closing:
     """Seal *phase*, if anything but the time differs from the seal it has, and note it in the list of sealings.
 
     The seal binds the sha256 of *files*, the seals of *needs* as they are now, and *facts* (no floats). With *check*
-    nothing is written, and what an earlier task would have made may be missing. Raises GateError.
+    nothing is written, and what an earlier task would have made may be missing; those of *files* in *rewritten* are taken
+    to differ from what is there. Raises GateError.
     """
-    subjects = _subjects(phase, files, check)
+    subjects = _subjects(phase, files, rewritten if check else None)
     chain = _needed(phase, home, needs, predicted if check else ())
     predicate = {"phase": phase, "needs": chain, "facts": dict(facts), "version": VERSION}
     try:
@@ -213,9 +216,14 @@ def close_gate(
     return Closing(actions, before, after)
 
 
-def _subjects(phase: str, files: t.Iterable[str], check: bool) -> dict[str, str]:
+def _subjects(phase: str, files: t.Iterable[str], rewritten: t.Container[str] | None) -> dict[str, str]:
+    """Return the sha256 of *files*; *rewritten* is not None in check mode."""
+    check = rewritten is not None
     found = {}
     for name in files:
+        if rewritten is not None and name in rewritten:
+            found[name] = _UNKNOWN
+            continue
         path = Path(name)
         problem = lock.check(path)
         # In check mode the task that would complete an interrupted write has not done so.
@@ -237,7 +245,7 @@ def _needed(phase: str, home: str, needs: t.Iterable[str], predicted: t.Containe
         content = None if need in predicted else atomic.read(seal_path(home, need))
         if content is None and need not in predicted:
             raise GateError(_needs(phase, need))
-        found[need] = canonical.sha256_hex(content) if content else "not known yet"
+        found[need] = canonical.sha256_hex(content) if content else _UNKNOWN
     return found
 
 

@@ -196,25 +196,33 @@ def holder(places: Places, name: str) -> str | None:
 
 @dataclasses.dataclass
 class Converged:
-    """What converging did, or would do: reasons, the whole stack, and the part's text before and after."""
+    """What converging did, or would do: reasons, the whole stack, files written, and the part's text before and after."""
 
     actions: list[str]
     stack: dict[str, stack.Description]
+    written: list[str]
     before: str = ""
     after: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """An engine and the places of its host: what every act on sandboxes needs."""
+    """An engine and the places of its host: what every act on sandboxes needs.
+
+    *profile* is the seccomp profile that is about to be written to its place, when there is one.
+    """
 
     docker: Docker
     places: Places
+    profile: str = ""
 
     def seccomp(self) -> str:
         """Return the profile that sandboxes get, as canonical JSON text."""
-        with open(self.places.seccomp, encoding="utf-8") as file:
-            return canonical.dumps(json.load(file)).decode()
+        text = self.profile
+        if not text:
+            with open(self.places.seccomp, encoding="utf-8") as file:
+                text = file.read()
+        return canonical.dumps(json.loads(text)).decode()
 
     def working_set(self, name: str, description: stack.Description) -> WorkingSet | None:
         """Return the working set of a sandbox, None when phase ``fs`` has not given it one."""
@@ -268,7 +276,7 @@ class Host:
         """
         steps = lock.plan([part_file(self.places, phase, part)])
         described = read_stack(self.places, part, phase)
-        done = Converged([step.text for step in steps], described)
+        done = Converged([step.text for step in steps], described, [str(step.wanted.path) for step in steps])
         for step in steps:
             done.before = (step.before or b"").decode()
             done.after = (step.wanted.content or b"").decode()

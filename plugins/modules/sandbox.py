@@ -27,6 +27,10 @@ options:
     description: The image of each preset, as M(dockersandbox.guardrails.sandbox_image) returns it.
     type: dict
     default: {}
+  seccomp:
+    description: The seccomp profile of all sandboxes as JSON text. The one in the home when it is not given.
+    type: str
+    default: ""
   state:
     description:
       - V(present) makes the declared sandboxes run.
@@ -54,12 +58,18 @@ actions:
   type: list
   elements: str
   sample: ["Brought up sandbox default: has no container"]
+written:
+  description: The file of the stack's part, when it changed.
+  returned: success
+  type: list
+  elements: str
 compose:
   description: The same stack as the content of a Compose file.
   returned: when O(state=present)
   type: dict
 """
 
+import dataclasses
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -85,6 +95,7 @@ def present(host: Host, declarations: list[t.Any], images: dict[str, str], check
     return {
         "changed": bool(actions),
         "actions": actions,
+        "written": done.written,
         "compose": stack.compose(done.stack, "./seccomp.json"),
         "diff": {"before": done.before, "after": done.after},
     }
@@ -112,13 +123,14 @@ def main() -> None:
             **arguments.PLACES,
             "sandboxes": {"type": "list", "elements": "raw"},
             "images": {"type": "dict", "default": {}},
+            "seccomp": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "absent", "purged"], "default": "present"},
         },
         required_if=[("state", "present", ["sandboxes"])],
         supports_check_mode=True,
     )
-    host = arguments.host(module)
     options = module.params
+    host = dataclasses.replace(arguments.host(module), profile=options["seccomp"])
     with arguments.refusals(module):
         if options["state"] == "present":
             module.exit_json(**present(host, options["sandboxes"], options["images"], module.check_mode))

@@ -75,6 +75,11 @@ options:
     type: list
     elements: str
     default: []
+  rewritten:
+    description: Those of O(files) that earlier tasks would have written anew. Ignored outside check mode.
+    type: list
+    elements: path
+    default: []
   home:
     description: The project's folder on the host.
     type: path
@@ -87,7 +92,6 @@ EXAMPLES = r"""
     phase: fs
     state: open
     needs: [bootstrap, env]
-    files: "{{ __fs_files }}"
     predicted: "{{ ansible_facts['guardrails_gates'] | default([]) }}"
 
 - name: Close the gate
@@ -141,6 +145,7 @@ def main() -> None:
             "files": {"type": "list", "elements": "path", "default": []},
             "facts": {"type": "dict", "default": {}},
             "predicted": {"type": "list", "elements": "str", "default": []},
+            "rewritten": {"type": "list", "elements": "path", "default": []},
             "home": {"type": "path", "default": "/opt/DockerSandboxApp"},
         },
         supports_check_mode=True,
@@ -154,7 +159,7 @@ def main() -> None:
         if params["state"] == "open":
             result["actions"] = gate.open_gate(*gates, predicted)
         else:
-            closing = gate.close_gate(*gates, params["facts"], module.check_mode, predicted)
+            closing = gate.close_gate(*gates, params["facts"], module.check_mode, predicted, params["rewritten"])
             result |= {"changed": bool(closing.actions), "actions": closing.actions}
             if closing.before != closing.after:
                 result["diff"] = {"before": closing.before, "after": closing.after, "before_header": result["seal"]}

@@ -55,6 +55,11 @@ baselines:
   description: The id of each sandbox's baseline, which is the sha256 of its manifest. Not there in check mode before the first run.
   returned: success
   type: dict
+written:
+  description: The file of the stack's part, when it changed.
+  returned: success
+  type: list
+  elements: str
 compose:
   description: The whole stack as the content of a Compose file.
   returned: success
@@ -127,6 +132,7 @@ def converge(host: Host, declarations: list[t.Any], presets: list[str], reason: 
         "changed": bool(actions),
         "actions": actions,
         "baselines": baselines,
+        "written": done.written,
         "compose": stack.compose(done.stack, "./seccomp.json"),
         "diff": {"before": done.before, "after": done.after},
     }
