@@ -35,7 +35,7 @@ exit 0
 
 @dataclasses.dataclass
 class Result:
-    """What came of a run. *seconds* are wall times by step."""
+    """What came of a run. *seconds* are wall times by step; *flagged* and *not_carried* are path → reason."""
 
     run: str
     sandbox: str
@@ -43,6 +43,8 @@ class Result:
     bundle: str
     changes: dict[str, int]
     originals: list[str]
+    flagged: dict[str, str]
+    not_carried: dict[str, str]
     seconds: dict[str, float]
 
 
@@ -218,9 +220,10 @@ class _Run:
             "originals": changed or ["unchanged"],
         }
         self._step("proof")
-        folder, counts = self._bundle(facts)
+        folder, counts, summary = self._bundle(facts)
         self._step("bundle")
-        return Result(self.id, self.of, code, folder, counts, changed, self.seconds)
+        told = (summary["flagged"], summary["not_carried"])
+        return Result(self.id, self.of, code, folder, counts, changed, *told, self.seconds)
 
     def _proof(self) -> list[str]:
         try:
@@ -280,7 +283,7 @@ class _Run:
                 if entry.startswith(".") and entry.endswith(_PARTIAL) and self.name == self.of:
                     shutil.rmtree(os.path.join(folder, entry))
 
-    def _bundle(self, facts: dict[str, t.Any]) -> tuple[str, dict[str, int]]:
+    def _bundle(self, facts: dict[str, t.Any]) -> tuple[str, dict[str, int], dict[str, t.Any]]:
         folder = os.path.join(self.host.places.exports(self.of), self.id)
         os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
         private = seal.load_private(self.host.places.host_key)
@@ -289,8 +292,8 @@ class _Run:
             return seal.sign(seal.statement(subjects, PREDICATE, predicate), private)
 
         found = changes.read(self.working_set.upper, self.working_set.lower)
-        bundle.write(folder, found, self.working_set.upper, self.working_set.lower, self._tool, facts, sign)
-        return folder, changes.counts(found)
+        summary = bundle.write(folder, found, self.working_set.upper, self.working_set.lower, self._tool, facts, sign)
+        return folder, changes.counts(found), summary
 
     def _tool(self, argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO) -> int:
         return run_tool(self.host, self.description["image"], f"{self.container}.diff", argv, stdin, stdout)
@@ -337,6 +340,8 @@ def run_tool(host: Host, image: str, name: str, argv: list[str], stdin: t.Iterab
             "Memory": 1 << 30,
             "MemorySwap": 1 << 30,
             "PidsLimit": 64,
+            # Memory is where a patch is made and proven fastest; it counts towards the cap above.
+            "ShmSize": 512 << 20,
             "LogConfig": {"Type": "none"},
         },
     }

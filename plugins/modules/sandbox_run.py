@@ -67,6 +67,14 @@ originals:
   returned: success
   type: list
   elements: str
+flagged:
+  description: Changed paths that may execute something where they are put, each with the reason.
+  returned: success
+  type: dict
+not_carried:
+  description: Changed paths whose content the bundle does not hold, each with the reason.
+  returned: success
+  type: dict
 run_id:
   description: The id of the run.
   returned: success
@@ -133,6 +141,8 @@ def main() -> None:
         bundle=result.bundle,
         changes=result.changes,
         originals=result.originals,
+        flagged=result.flagged,
+        not_carried=result.not_carried,
         run_id=result.run,
         stdout=ends.kept[1].decode("utf-8", "replace"),
         stderr=ends.kept[2].decode("utf-8", "replace"),
