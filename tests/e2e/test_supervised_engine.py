@@ -119,3 +119,10 @@ def test_term_ends_the_engine_and_containers_go_on(container: str) -> None:
     sh(SUPERVISOR)
     until(answers)
     assert pids("sleep 12345") == [container]
+
+
+def test_stop_waits_until_both_have_ended(container: str) -> None:
+    assert sh("dockerd-supervised stop") == "dockerd-supervised: stopped"
+    assert (pids("dockerd"), supervisor()) == ([], [])
+    assert sh("dockerd-supervised stop") == "dockerd-supervised: not running"
+    assert pids("sleep 12345") == [container]

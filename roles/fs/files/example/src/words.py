@@ -1,4 +1,9 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Count the words of a text."""
+
+from __future__ import annotations
 
 import collections
 import sys
