@@ -71,7 +71,8 @@ def test_a_converged_host_is_left_alone(host: bare.Bare, arguments: str, limit: 
         assert done.code == 0, done.text
         assert done.changed == 0, done.text
     print(f"make site {arguments}: {' and '.join(f'{done.seconds:.1f}' for done in runs)} s, changed=0 (at most {limit} s)")
-    assert bare.differences(before, host.state()) == []
+    changes = bare.differences(before, host.state())
+    assert not changes, "\n".join(changes)
     assert min(done.seconds for done in runs) <= limit
 
 
@@ -90,4 +91,5 @@ def test_a_killed_converge_is_finished_by_the_next(host: bare.Bare, request: pyt
         done = host.site()
         print(f"seed {seed}, kill {number + 1} after {moment:.1f} s ({'running' if killed else 'done by then'}): next run {time.monotonic() - start:.1f} s")
         assert done.code == 0, done.text
-        assert bare.differences(aim, host.state()) == []
+        changes = bare.differences(aim, host.state())
+        assert not changes, "\n".join(changes)
