@@ -161,7 +161,7 @@ def traces(name: str) -> dict[str, t.Any]:
     return {
         "containers": [known for known in docker("ps", "-a", "--format", "{{.Names}}").split() if known.startswith(container)],
         "volumes": [known for known in docker("volume", "ls", "-q").split() if known.startswith(container)],
-        "mounts": [mount.point for mount in mounts.mounted() if f"/{name}" in mount.point or f"/{container}" in mount.point],
+        "mounts": [mount.point for mount in mounts.mounted() if mount.point.startswith(AT.lower(name)) or f"/volumes/{container}" in mount.point],
         "folders": glob.glob(f"{AT.sandboxes}/{name}*") + glob.glob(f"{AT.run}/l*/{name}*"),
         "uids": [known for known in sandboxes.read_uids(AT) if known.startswith(name)],
     }
@@ -179,7 +179,8 @@ def state() -> dict[str, t.Any]:
             for name in ("", *sorted(names)):
                 item = os.path.join(path, name)
                 about = os.lstat(item)
-                trees[item] = (about.st_mode, about.st_uid, about.st_gid, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+                # Not the change time: what a test tampered with and put back has another one.
+                trees[item] = (about.st_ino, about.st_mode, about.st_uid, about.st_gid, about.st_size, about.st_mtime_ns)
     containers = json.loads(docker("inspect", *ids)) if (ids := docker("ps", "-aq", "--filter", f"label={stack.LABEL}").split()) else []
     return {
         "files": trees,
@@ -229,10 +230,12 @@ def site_with_ours() -> collections.abc.Iterator[Play]:
     forget()
     for name, owner in (("caps", 0), ("two", 1234), ("own", OWNER)):
         tree(TREES / name, owner)
-    done = site()
-    assert done.code == 0, done.lines or done.said
-    yield done
-    if any(name.startswith(PREFIX) for name in sandboxes.read_stack(AT)):
-        done = site(declared=[])
+    try:
+        done = site()
         assert done.code == 0, done.lines or done.said
-    forget()
+        yield done
+    finally:
+        if any(name.startswith(PREFIX) for name in sandboxes.read_stack(AT)):
+            done = site(declared=[])
+            assert done.code == 0, done.lines or done.said
+        forget()
