@@ -22,12 +22,27 @@ CLONE = "/root/checkout"
 RECAP = re.compile(r"^\S+ +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE)
 
 # Run inside: a line for each file of the home and the data, each container, image and account, without what differs
-# between two hosts that are in the same state: times, keys, and whatever is signed or named with them.
+# between two hosts that are in the same state: times, keys, the ids of images, and whatever is signed or named with them.
 STATE = r"""
 import hashlib, json, os, re, subprocess
 
 HOME = "/opt/DockerSandboxApp"
 TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?")
+
+def docker(*arguments):
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
+
+def inspect(kind, *names):
+    return json.loads(docker(kind, "inspect", *names)) if names else []
+
+images = inspect("image", *sorted(set(docker("images", "-q", "--no-trunc").split())))
+tags = {found["Id"]: found["RepoTags"][0] for found in images if found["RepoTags"]}
+
+def plain(content):
+    content = TIME.sub(b"TIME", content)
+    for name, tag in tags.items():
+        content = content.replace(name.encode(), tag.encode())
+    return content
 
 def entry(path):
     stat = os.lstat(path)
@@ -38,7 +53,7 @@ def entry(path):
     signed = path.startswith(HOME + "/.state/") or "/baseline" in path or path.endswith((".sha256", ".stat", ".pub", ".json"))
     if kind == "f" and not signed:
         with open(path, "rb") as file:
-            line.append(hashlib.sha256(TIME.sub(b"TIME", file.read())).hexdigest())
+            line.append(hashlib.sha256(plain(file.read())).hexdigest())
     return line
 
 def tree(top):
@@ -48,18 +63,15 @@ def tree(top):
         for name in folders + sorted(files):
             yield entry(os.path.join(folder, name))
 
-def docker(*arguments):
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
-
 state = [line for top in (HOME, "/var/lib/dockersandbox") for line in tree(top)]
-containers = docker("ps", "-aq", "--no-trunc").split()
-for found in json.loads(docker("inspect", *containers)) if containers else []:
-    config = {**found["Config"], "Hostname": None}
+for found in inspect("container", *docker("ps", "-aq", "--no-trunc").split()):
+    config = {**found["Config"], "Hostname": None, "Image": tags[found["Image"]]}
+    # It is a hash over all of this, the image's id included.
+    del config["Labels"]["dockersandbox.guardrails.spec"]
     state.append(["container", found["Name"], found["State"]["Status"], config, found["HostConfig"]])
-images = docker("images", "-q", "--no-trunc").split()
-for found in json.loads(docker("image", "inspect", *sorted(set(images)))) if images else []:
-    state.append(["image", sorted(found["RepoTags"]), found["Config"]])
-for found in json.loads(docker("volume", "inspect", *volumes)) if (volumes := docker("volume", "ls", "-q").split()) else []:
+for found in images:
+    state.append(["image", found["RepoTags"], {**found["Config"], "Image": None}])
+for found in inspect("volume", *docker("volume", "ls", "-q").split()):
     state.append(["volume", found["Name"], found["Driver"], found["Options"]])
 with open("/etc/passwd", encoding="utf-8") as file:
     state.extend(["account", line.strip()] for line in file)
@@ -118,21 +130,23 @@ class Bare:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        # One commit for the whole story, also when another is made meanwhile.
+        self._folder = tempfile.TemporaryDirectory()
+        self._bundle = f"{self._folder.name}/checkout.bundle"
+        machine.run("git", "-C", str(ROOT), "bundle", "create", "-q", self._bundle, "HEAD")
 
     def make(self) -> None:
         """Make the machine anew and clone the checkout, at the commit that is checked out, into it."""
         machine.down(self.name, images=True)
         machine.up(self.name, "bookworm", PACKAGES)
-        with tempfile.TemporaryDirectory() as folder:
-            bundle = f"{folder}/checkout.bundle"
-            machine.run("git", "-C", str(ROOT), "bundle", "create", "-q", bundle, "HEAD")
-            machine.run("docker", "cp", bundle, f"{self.name}:/root/checkout.bundle")
+        machine.run("docker", "cp", self._bundle, f"{self.name}:/root/checkout.bundle")
         done = self.run(f"git clone -q /root/checkout.bundle {CLONE}", folder="/root")
         assert done.code == 0, done.text
 
     def remove(self) -> None:
         """Remove the machine and all that it stored."""
         machine.down(self.name, images=True)
+        self._folder.cleanup()
 
     def run(self, script: str, folder: str = CLONE) -> Done:
         """Run *script* inside, in *folder*."""
