@@ -22,9 +22,12 @@ from ansible_collections.dockersandbox.guardrails.plugins.module_utils.workset i
 PREDICATE = "bundle"
 _PARTIAL = ".partial"
 # In a sandbox only its first process and what an exec started have no parent: the latter is the run's command.
+# Nothing here forks: a sandbox that is full of processes must take a signal most of all.
 _SIGNAL = r"""
+exec 2>/dev/null
 for stat in /proc/[0-9]*/stat; do
-  line=$(cat "$stat" 2>/dev/null) || continue
+  line=
+  while IFS= read -r part || [ -n "$part" ]; do line="$line$part"; done < "$stat" || continue
   pid=${line%% *}
   set -- ${line##*) }
   [ "$2" = 0 ] && [ "$pid" != 1 ] && [ "$pid" != $$ ] && kill -SIGNAL "$pid"
@@ -296,7 +299,7 @@ class _Run:
         return folder, changes.counts(found), summary
 
     def _tool(self, argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO) -> int:
-        return run_tool(self.host, self.description["image"], f"{self.container}.diff", argv, stdin, stdout)
+        return run_tool(self.host, self.description["image"], stack.tool_name(self.name), argv, stdin, stdout)
 
 
 def sweep(docker: Docker, container: str) -> None:

@@ -312,6 +312,7 @@ class Host:
         """Remove a sandbox's container, volumes and mount; its working set, baseline and bundles stay."""
         container = stack.container_name(name)
         self.docker.remove(container)
+        self.docker.remove(stack.tool_name(name))
         for volume in (f"{container}-workspace", f"{container}-originals"):
             self.docker.remove_volume(volume)
         while mounts.mounted(self.places.lower(name)):

@@ -31,6 +31,11 @@ def container_name(name: str) -> str:
     return f"sandbox-{name}"
 
 
+def tool_name(name: str) -> str:
+    """Return the name of the container that makes a patch of a sandbox's changes, while a run needs it."""
+    return f"{container_name(name)}.diff"
+
+
 def merge(parts: t.Iterable[dict[str, t.Any]]) -> dict[str, Description]:
     """Return every sandbox's whole description from the phases' *parts*, in phase order.
 
