@@ -108,6 +108,15 @@ def test_signals_reach_the_command(script: str, word: str, code: int, output: by
     assert (process.returncode, rest) == (code, output), said
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_stream_that_the_caller_closed_is_done_without(number: int) -> None:
+    command = ["sh", "-c", f'exec {number}>&-; exec "$@"', "sh", here.SANDBOX, "run", here.TWO, "--", "sh", "-c", "cat; echo said; exit 3"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == (b"" if number == 1 else b"said\n")
+    assert b"Traceback" not in done.stderr
+
+
 def test_json_is_one_object_on_standard_output() -> None:
     done = here.run("sh", "-c", "echo said; exit 5", options=["--json"])
     told = json.loads(done.stdout)
@@ -173,12 +182,26 @@ def test_what_was_left_running_is_ended() -> None:
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize("bomb", ["bomb() { bomb | bomb & }; bomb", "while :; do sleep 990 & done"])
-def test_a_fork_bomb_ends_with_its_run(bomb: str) -> None:
-    with running("bash", "-c", f"echo ready; {bomb}", name=here.CAPS) as process:
-        time.sleep(0.7)
-        process.terminate()
+BOMB = "bomb() { bomb | bomb & }; echo ready; bomb; sleep 1"
+FULL = """
+import os, signal
+try:
+    while True:
+        if not os.fork():
+            signal.pause()
+except OSError:
+    os.write(1, b"ready\\n")
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["bash", "-c", BOMB], None), (["python3", "-c", FULL], 143)], ids=["bomb", "full"])
+def test_a_fork_bomb_ends_with_its_run(argv: list[str], code: int | None) -> None:
+    with running(*argv, name=here.CAPS) as process:
+        if code:
+            process.terminate()
         _, said = process.communicate(timeout=60)
+    assert code in (None, process.returncode), said
     assert here.processes(here.uid(here.CAPS)) == [], said
     after = here.run("echo", "fine", name=here.CAPS)
     assert (after.returncode, after.stdout) == (0, b"fine\n"), after.stderr
@@ -235,6 +258,33 @@ def test_a_throw_away_sandbox_is_gone_afterwards(tmp_path_factory: pytest.TempPa
     assert (facts["sandbox"], facts["baseline"]) == (here.TWO, before)
     assert done["bundle"].startswith(here.AT.exports(here.TWO))
     shutil.rmtree(originals)
+
+
+@pytest.mark.parametrize("moment", [0.25, 0.4, 0.5, 0.55])
+def test_a_throw_away_run_killed_at_any_moment_is_cleared_by_the_next(moment: float) -> None:
+    originals = here.tree(here.TREES / "killed")
+    with here.started("true", options=["--originals", str(originals)]) as process:
+        time.sleep(moment)
+        process.kill()
+    assert here.run("true").returncode == 0
+    assert not any(thrown_away().values()), thrown_away()
+    shutil.rmtree(originals)
+
+
+@pytest.mark.parametrize("word", ["INT", "TERM"])
+def test_a_signal_before_the_command_has_begun_clears_up(word: str) -> None:
+    originals = here.TREES / "large"
+    originals.mkdir()
+    with (originals / "file").open("wb") as file:
+        file.truncate(3 << 30)
+    with here.started("true", options=["--originals", str(originals)]) as process:
+        wait_for(lambda: [path for path in thrown_away()["folders"] if path.startswith(here.AT.sandboxes)])
+        process.send_signal(signal.Signals[f"SIG{word}"])
+        output, said = process.communicate(timeout=30)
+    shutil.rmtree(originals)
+    assert (process.returncode, output) == (128 + signal.Signals[f"SIG{word}"], b"")
+    assert one_line(said) == f"sandbox: ended by SIG{word}"
+    assert not any(thrown_away().values()), thrown_away()
 
 
 def test_a_throw_away_sandbox_that_was_killed_is_cleared_by_the_next_run() -> None:

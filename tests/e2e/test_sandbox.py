@@ -234,7 +234,7 @@ print(json.dumps(said))
             assert "done" not in {said[word] for word in said if word.split()[1] != "locked"}, said
             # The host's lock is not seen: it is another file's.
             assert {said[word] for word in said if word.split()[1] == "locked"} == {"done"}
-            assert select.select([listener, end], [], [], 0.2)[0] == []
+            assert select.select([listener.fileno(), end], [], [], 0.2)[0] == []
             os.close(end)
         finally:
             door.unlink(missing_ok=True)
