@@ -152,9 +152,12 @@ def _reshaped(host: Host, name: str, shape: stack.Description, working_set: Work
 
 def reap(host: Host) -> list[str]:
     """Remove what a killed run left of throw-away sandboxes, and return their names."""
-    found = set(host.strays(()))
+    found = {*host.strays(()), *sandboxes.read_uids(host.places)}
     with contextlib.suppress(FileNotFoundError):
         found |= set(os.listdir(host.places.sandboxes))
+    with contextlib.suppress(FileNotFoundError), os.scandir(os.path.dirname(host.places.lock(""))) as locks:
+        # One that is empty may be somebody's who is just about to take it.
+        found |= {lock.name for lock in locks if lock.stat().st_size}
     gone = []
     for name in sorted(name for name in found if "." in name and sandboxes.holder(host.places, name) is None):
         host.forget(name)
@@ -322,7 +325,7 @@ def run_tool(host: Host, image: str, name: str, argv: list[str], stdin: t.Iterab
     SandboxError when it fails.
     """
     docker = host.docker
-    docker.remove(name)
+    host.remove(name)
     body = {
         "Image": image,
         "Entrypoint": [],

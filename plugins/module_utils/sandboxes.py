@@ -16,7 +16,7 @@ import shutil
 import typing as t
 
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic, canonical, gate, lock, mounts, stack, workset
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import Docker
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import Docker, DockerError
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.places import Places
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.spec import Sandbox
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.workset import WorkingSet
@@ -258,7 +258,7 @@ class Host:
             return
         working_set = self.working_set(name, description)
         if reasons != ["does not run"]:
-            self.docker.remove(container)
+            self.remove(container)
             self._make(name, description, labels or {})
         if working_set:
             workset.ensure_run(self.places)
@@ -308,11 +308,20 @@ class Host:
         described = {**description, "labels": {**description["labels"], **labels}}
         self.docker.create(stack.container_name(name), stack.container(name, described, self.seccomp()))
 
+    def remove(self, container: str) -> None:
+        """Remove a container, also one that the engine is removing already for somebody who was killed meanwhile."""
+        try:
+            self.docker.remove(container)
+        except DockerError as error:
+            if error.status != 409:
+                raise
+            self.docker.call("POST", f"/containers/{container}/wait", query={"condition": "removed"}, missing=None)
+
     def take_down(self, name: str) -> None:
         """Remove a sandbox's container, volumes and mount; its working set, baseline and bundles stay."""
         container = stack.container_name(name)
-        self.docker.remove(container)
-        self.docker.remove(stack.tool_name(name))
+        self.remove(container)
+        self.remove(stack.tool_name(name))
         for volume in (f"{container}-workspace", f"{container}-originals"):
             self.docker.remove_volume(volume)
         while mounts.mounted(self.places.lower(name)):

@@ -200,7 +200,7 @@ def test_a_fork_bomb_ends_with_its_run(argv: list[str], code: int | None) -> Non
     with running(*argv, name=here.CAPS) as process:
         if code:
             process.terminate()
-        _, said = process.communicate(timeout=60)
+        _out, said = process.communicate(timeout=60)
     assert code in (None, process.returncode), said
     assert here.processes(here.uid(here.CAPS)) == [], said
     after = here.run("echo", "fine", name=here.CAPS)
@@ -260,15 +260,14 @@ def test_a_throw_away_sandbox_is_gone_afterwards(tmp_path_factory: pytest.TempPa
     shutil.rmtree(originals)
 
 
-@pytest.mark.parametrize("moment", [0.25, 0.4, 0.5, 0.55])
+@pytest.mark.parametrize("moment", [0.25, 0.35, 0.45, 0.5, 0.55, 0.65])
 def test_a_throw_away_run_killed_at_any_moment_is_cleared_by_the_next(moment: float) -> None:
-    originals = here.tree(here.TREES / "killed")
-    with here.started("true", options=["--originals", str(originals)]) as process:
+    with here.started("true", options=["--originals", str(here.TREES / "caps")]) as process:
         time.sleep(moment)
         process.kill()
-    assert here.run("true").returncode == 0
+    done = here.run("true")
+    assert done.returncode == 0, done.stderr
     assert not any(thrown_away().values()), thrown_away()
-    shutil.rmtree(originals)
 
 
 @pytest.mark.parametrize("word", ["INT", "TERM"])
@@ -320,7 +319,7 @@ def test_changed_originals_are_named_and_refused_until_sealed_anew() -> None:
     with running("sh", "-c", "echo ready; cat") as process:
         victim.write_bytes(content[:-2] + b"!\n")
         os.utime(victim, ns=(about.st_atime_ns, about.st_mtime_ns))
-        _, said = process.communicate()
+        _out, said = process.communicate()
     assert process.returncode == 125
     assert b"data/numbers.csv" in said
     bundle = max(glob.glob(f"{here.AT.exports(here.TWO)}/2*"))
@@ -455,7 +454,7 @@ def test_a_shell_on_a_terminal() -> None:
             while chunk := os.read(master, 65536):
                 output.extend(chunk)
     finally:
-        _, status = os.waitpid(child, 0)
+        _pid, status = os.waitpid(child, 0)
         os.close(master)
     assert os.waitstatus_to_exitcode(status) == 7, bytes(output)
     assert here.run("sh", "-c", "cat f; rm f").stdout == b"from-the-shell\n"
