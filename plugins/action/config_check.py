@@ -9,10 +9,14 @@ import json
 import pathlib
 import typing as t
 
-import jsonschema
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+try:
+    import jsonschema
+except ImportError:
+    jsonschema = None  # type: ignore[assignment]
 
 
 def problems(folder: pathlib.Path) -> tuple[list[str], list[str]]:
@@ -36,7 +40,7 @@ def problems(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     return files, found
 
 
-def reason(error: jsonschema.ValidationError) -> str:
+def reason(error: t.Any) -> str:
     """Return why a value was refused: what is due, in the schema's own words where it has some."""
     due = error.schema.get("description") if isinstance(error.schema, dict) else None
     if due and error.validator in ("pattern", "minimum", "maximum", "type", "enum"):
@@ -53,7 +57,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Check the folder."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec={"folder": {"type": "path", "required": True}})
+        options = self.validate_argument_spec(argument_spec={"folder": {"type": "path", "required": True}})[1]
+        if jsonschema is None:
+            raise AnsibleActionFail("jsonschema is not installed on the controller: install requirements/site.txt, as make venv does")
         folder = pathlib.Path(options["folder"]).resolve()
         files, found = problems(folder)
         if not files:

@@ -49,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Read the file."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec={"path": {"type": "path", "required": True}})
+        options = self.validate_argument_spec(argument_spec={"path": {"type": "path", "required": True}})[1]
         try:
             result.update(changed=False, **job(pathlib.Path(options["path"] or "-e run_file=…")))
         except ValueError as error:

@@ -71,7 +71,7 @@ def _sections(output: str) -> dict[str, list[str]]:
 
 
 def _status(lines: list[str], description: stack.Description) -> t.Iterator[str]:
-    status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+    status = {key: value.split() for key, colon, value in (line.partition(":") for line in lines) if colon}
     for key, due in (("Uid", description["uid"]), ("Gid", description["gid"])):
         if status[key] != [str(due)] * 4:
             yield f"{key} is {' '.join(status[key])}, not {due}"
@@ -90,7 +90,7 @@ def _status(lines: list[str], description: stack.Description) -> t.Iterator[str]
 def _mounts(lines: list[str], description: stack.Description) -> t.Iterator[str]:
     options = {}
     for line in lines:
-        fields, _, rest = line.partition(" - ")
+        fields, rest = line.split(" - ", 1)
         options[fields.split()[4]] = set(fields.split()[5].split(",")) | set(rest.split()[2].split(","))
     if "ro" not in options["/"]:
         yield "the root file system is writable"

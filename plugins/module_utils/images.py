@@ -88,7 +88,7 @@ def build_base(docker: Docker, tag: str, suite: str) -> None:
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))] or done.stderr.splitlines()
             raise DockerError(f"mmdebstrap could not make the base image: {'; '.join(said[-3:])}")
-        repository, _, version = tag.rpartition(":")
+        repository, version = tag.rsplit(":", 1)
         with open(tar, "rb") as file:
             docker.import_image(file, repository, version)
 

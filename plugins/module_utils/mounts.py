@@ -142,7 +142,7 @@ def mounted(at: str | None = None) -> list[Mount]:
     found = []
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
-            left, _, right = line.decode("utf-8", "surrogateescape").partition(" - ")
+            left, right = line.decode("utf-8", "surrogateescape").split(" - ", 1)
             fields = left.split(" ")
             mount = Mount(
                 _unescape(fields[4]), fields[2], _unescape(fields[3]), frozenset(fields[5].split(",")), right.split(" ")[0]

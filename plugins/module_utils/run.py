@@ -113,26 +113,32 @@ def throwaway(
     """Yield a sandbox of the *shape* of *name* over *originals* that is gone afterwards: its name and description."""
     path = spec.originals_path(originals)
     other = f"{name}.{secrets.token_hex(3)}"
-    with sandboxes.held(host.places, other, f"the throw-away sandbox {other}"):
-        try:
-            declared = spec.parse([{"name": name, "originals": path}], ["generic"])
-            if problems := workset.originals_problems(declared, host.places):
-                raise SandboxError("; ".join(problems))
-            with sandboxes.uid_table(host.places) as table:
-                declared = [dataclasses.replace(declared[0], name=other)]
-                uid, gid = sandboxes.assign_uids(declared, table)[other]
-            workset.ensure_run(host.places)
-            working_set = WorkingSet(host.places, other, path, uid, gid)
-            sandboxes.author(sandboxes.accounts_files(host.places, other, uid, gid))
-            working_set.seal_baseline(working_set.scan(progress), f"throw-away sandbox {other}")
-            working_set.make_delta()
-            description = _reshaped(host, name, shape, working_set)
-            host.bring_up(other, description, ["has no container"])
-            yield other, description
-        finally:
-            host.forget(other)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(host.places.lock(other))
+    with contextlib.ExitStack() as gone:
+        gone.enter_context(sandboxes.held(host.places, other, f"the throw-away sandbox {other}"))
+        gone.callback(_forget, host, other)
+        declared = spec.parse([{"name": name, "originals": path}], ["generic"])
+        if problems := workset.originals_problems(declared, host.places):
+            raise SandboxError("; ".join(problems))
+        uid, gid = _uid(host, dataclasses.replace(declared[0], name=other))
+        workset.ensure_run(host.places)
+        working_set = WorkingSet(host.places, other, path, uid, gid)
+        sandboxes.author(sandboxes.accounts_files(host.places, other, uid, gid))
+        working_set.seal_baseline(working_set.scan(progress), f"throw-away sandbox {other}")
+        working_set.make_delta()
+        description = _reshaped(host, name, shape, working_set)
+        host.bring_up(other, description, ["has no container"])
+        yield other, description
+
+
+def _uid(host: Host, sandbox: spec.Sandbox) -> tuple[int, int]:
+    with sandboxes.uid_table(host.places) as table:
+        return sandboxes.assign_uids([sandbox], table)[sandbox.name]
+
+
+def _forget(host: Host, name: str) -> None:
+    host.forget(name)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(host.places.lock(name))
 
 
 def _reshaped(host: Host, name: str, shape: stack.Description, working_set: WorkingSet) -> stack.Description:
@@ -160,9 +166,7 @@ def reap(host: Host) -> list[str]:
         found |= {lock.name for lock in locks if lock.stat().st_size}
     gone = []
     for name in sorted(name for name in found if "." in name and sandboxes.holder(host.places, name) is None):
-        host.forget(name)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(host.places.lock(name))
+        _forget(host, name)
         gone.append(name)
     return gone
 
@@ -190,9 +194,7 @@ class _Run:
         self.progress = progress
         self.seconds: dict[str, float] = {}
         self._mark = time.monotonic()
-        working_set = host.working_set(name, description)
-        assert working_set is not None
-        self.working_set = working_set
+        self.working_set = t.cast(WorkingSet, host.working_set(name, description))
 
     def _step(self, word: str) -> None:
         now = time.monotonic()

@@ -87,7 +87,7 @@ def test_a_sandbox_is_ready_nearly_as_fast_as_a_bare_container() -> None:
                 seconds = timed(way())
                 if number:  # the first warms up
                     taken[word].append(seconds)
-    for _ in range(ROUNDS):
+    for _round in range(ROUNDS):
         for word, argv in {
             "whole_run": (str(SANDBOX), "run", NAME, "--", *TRUE),
             "whole_docker_run": ("docker", "run", "--rm", "--entrypoint", "/bin/true", image),

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import pytest
-from here import site_with_ours as site_with_ours
+from here import site_with_ours
+
+__all__ = ["site_with_ours"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

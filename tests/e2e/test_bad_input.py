@@ -89,10 +89,10 @@ DECLARATIONS: dict[str, tuple[t.Any, str]] = {
 
 
 def test_declarations_are_refused_each_in_a_line() -> None:
-    rows = [row for row, _ in DECLARATIONS.values()]
+    rows = [row for row, _pattern in DECLARATIONS.values()]
     done = here.site(declared=[*rows, box("twice")])
     assert done.code == 2
-    matched(done.lines, {word: pattern for word, (_, pattern) in DECLARATIONS.items()})
+    matched(done.lines, {word: pattern for word, (_row, pattern) in DECLARATIONS.items()})
 
 
 def bad_trees() -> dict[str, tuple[dict[str, t.Any], str]]:
@@ -140,11 +140,11 @@ def bad_trees() -> dict[str, tuple[dict[str, t.Any], str]]:
 def test_originals_are_refused_each_in_a_line() -> None:
     rows = bad_trees()
     try:
-        declared = [*(row for row, _ in rows.values()), box("two1", f"{BAD}/as-owner", run_as="owner")]
+        declared = [*(row for row, _pattern in rows.values()), box("two1", f"{BAD}/as-owner", run_as="owner")]
         prefix = (*PRIVATE, 'mount -t tmpfs none "$0" && exec "$@"', f"{BAD}/mounted/inner")
         done = here.play("site", prefix=prefix, sandboxes=here.operators() + declared)
         assert done.code == 2
-        matched(done.lines, {word: pattern for word, (_, pattern) in rows.items()})
+        matched(done.lines, {word: pattern for word, (_row, pattern) in rows.items()})
         for word in ("missing", "file", "link to /", "several owners", "special", "in the home"):
             row, pattern = rows[word]
             one_line(here.run("true", options=["--originals", row["originals"]]), pattern.removeprefix(f"sandbox {row['name']}: "))

@@ -142,7 +142,7 @@ def root(tmp_path: Path) -> t.Iterator[Path]:
     spec = importlib.util.find_spec("ansible_collections")
     assert spec is not None
     found = [Path(place) / "community" for place in spec.submodule_search_locations or ()]
-    source = next(place for place in found if place.is_dir())
+    (source,) = (place for place in found if place.is_dir())
     lower = tmp_path / "lower"
     for name, place in (("general", "."), ("docker", "more/docker"), ("crypto", "more/crypto")):
         shutil.copytree(source / name, lower / place, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))

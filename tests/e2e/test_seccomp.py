@@ -192,13 +192,13 @@ def bare(image: str) -> t.Iterator[str]:
 
 
 def _answers(container: str) -> list[tuple[str, int]]:
-    calls = json.dumps([[name, arguments] for name, arguments, _ in CALLS])
+    calls = json.dumps([[name, arguments] for name, arguments, _why in CALLS])
     done = _run(DOCKER, "exec", "-i", container, "python3", "-c", PROBE, input=calls)
-    return [(f"{name}{args}", errno) for (name, args, _), errno in zip(CALLS, json.loads(done.stdout), strict=True)]
+    return [(f"{name}{args}", errno) for (name, args, _why), errno in zip(CALLS, json.loads(done.stdout), strict=True)]
 
 
 def test_every_forbidden_call_is_refused(guarded: str) -> None:
-    expected = [(f"{name}{args}", ENOSYS if name == "clone3" else EPERM) for name, args, _ in CALLS]
+    expected = [(f"{name}{args}", ENOSYS if name == "clone3" else EPERM) for name, args, _why in CALLS]
     assert _answers(guarded) == expected
 
 
