@@ -262,8 +262,10 @@ class _Run:
         def send_signal(word: str) -> None:
             script = _SIGNAL.replace("SIGNAL", word)
             try:
-                docker.execute(self.container, ["/bin/sh", "-c", script], timeout=5)
+                code, _said = docker.execute(self.container, ["/bin/sh", "-c", script], timeout=5)
             except DockerError:
+                code = 1
+            if code:
                 # A sandbox that is too full to take a signal is stopped as a whole.
                 docker.kill(self.container)
 
