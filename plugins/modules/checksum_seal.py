@@ -17,17 +17,7 @@ description:
 author: DockerSandboxApp authors (@dockersandboxapp)
 requirements:
   - python3-cryptography on the host, for all but O(paths)
-attributes:
-  check_mode:
-    support: full
-    description: Says what would be made, and changes nothing.
-  diff_mode:
-    support: full
-    description: Shows what would be made, a line each.
-  platform:
-    support: full
-    platforms: posix
-    description: The systems on which this works.
+extends_documentation_fragment: dockersandbox.guardrails.places.changes
 options:
   key:
     description: Make the host's key and its public half, unless they are there.

@@ -14,17 +14,7 @@ description:
   - Checks every C(NAME.yml) and C(NAME.json) of a folder that has a schema C(schemas/NAME.json) against it (JSON Schema 2020-12).
   - Runs on the controller. Fails with every problem there is, a line each with file, path and reason.
 author: DockerSandboxApp authors (@dockersandboxapp)
-attributes:
-  check_mode:
-    support: full
-    description: Reads only, so there is no difference.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
-  platform:
-    support: full
-    platforms: posix
-    description: The systems on which this works.
+extends_documentation_fragment: dockersandbox.guardrails.places.reads
 options:
   folder:
     description: The folder of the configuration files, on the controller.

@@ -16,17 +16,7 @@ description:
   - Fails when anything is missing, with one line for each need that says what was found and what to do.
   - Mounts are tried for real, in a mount namespace that nobody else sees. Nothing on the host is changed.
 author: DockerSandboxApp authors (@dockersandboxapp)
-attributes:
-  check_mode:
-    support: full
-    description: Does the same as without it, because it changes nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
-  platform:
-    support: full
-    platforms: posix
-    description: The systems on which this works.
+extends_documentation_fragment: dockersandbox.guardrails.places.reads
 options:
   data:
     description: The folder for the sandboxes' data. It need not exist.

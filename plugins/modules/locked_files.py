@@ -17,17 +17,7 @@ description:
   - A write that was killed is recognised and completed by the next run.
   - Contents show in diffs and in the host's log of module calls, so this is no place for secrets.
 author: DockerSandboxApp authors (@dockersandboxapp)
-attributes:
-  check_mode:
-    support: full
-    description: Says what would be done, and changes nothing.
-  diff_mode:
-    support: full
-    description: Shows each file before and after.
-  platform:
-    support: full
-    platforms: posix
-    description: The systems on which this works.
+extends_documentation_fragment: dockersandbox.guardrails.places.changes
 options:
   files:
     description: The files.

@@ -15,17 +15,7 @@ description:
   - The file holds an object with C(sandbox), C(argv) (a list of texts) and, at will, C(originals).
   - Runs on the controller.
 author: DockerSandboxApp authors (@dockersandboxapp)
-attributes:
-  check_mode:
-    support: full
-    description: Reads only, so there is no difference.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
-  platform:
-    support: full
-    platforms: posix
-    description: The systems on which this works.
+extends_documentation_fragment: dockersandbox.guardrails.places.reads
 options:
   path:
     description: The file, on the controller.
