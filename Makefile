@@ -55,6 +55,7 @@ venv-test: $(VENV)/.test | $(LINK) ## The virtual environment of `make test`
 
 .PHONY: site
 site: venv ## Make this machine (or inventory) a host with sandboxes; ARGS="--tags env --check --diff" and so on
+	@PYTHONPATH=.collections python -m ansible_collections.dockersandbox.guardrails.plugins.action.config_check configs
 	@ansible-playbook playbooks/site.yml $(ARGS)
 
 .PHONY: test

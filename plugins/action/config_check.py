@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 import typing as t
 
 import yaml
@@ -68,3 +69,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail("\n".join(found))
         result.update(changed=False, files=files)
         return result
+
+
+if __name__ == "__main__":
+    # Ansible itself reads the files as variables first, and does not say which of them is no YAML.
+    sys.exit("\n".join(problems(pathlib.Path(sys.argv[1]).resolve())[1]) or 0)

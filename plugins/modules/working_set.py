@@ -88,7 +88,7 @@ def seal(host: Host, working_set: WorkingSet, reason: str, check: bool) -> tuple
         if known is not None:
             raise sandboxes.SandboxError(
                 f"sandbox {name}: its working set {problem}: restore {working_set.upper} from a backup, or start over with"
-                " the playbook teardown.yml -e purge=true"
+                " the playbook teardown.yml -e teardown_purge=true"
             )
         actions.append(f"Made the working set of sandbox {name}: it had none")
         if not check:
