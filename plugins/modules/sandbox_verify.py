@@ -40,6 +40,7 @@ sandboxes:
   sample: [default]
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -86,6 +87,8 @@ def attacked(host: Host, name: str) -> list[str]:
         return [f"a hostile write reached the originals: {difference}" for difference in manifest.diff(before, after)]
     finally:
         shutil.rmtree(tree, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(host.places.stat_cache(tree))
 
 
 def main() -> None:
