@@ -13,7 +13,9 @@ VENV := .venv
 LINK := .collections/ansible_collections/dockersandbox/guardrails
 ARGS ?=
 # In the order of the phases, each on what the one before has left.
-SCENARIOS := bootstrap env fs default
+SCENARIOS := bootstrap env network fs logging rollback cost default
+# What goes on on a bare machine in a container, one story after the other.
+BARE := $(patsubst %,tests/e2e/test_%.py,bare boot cost logging monitored network record) tests/soak
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Without this an ansible.cfg in a world-writable checkout is ignored.
@@ -43,6 +45,11 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.site
 	@$(VENV)/bin/pip install -qq --no-compile --require-hashes -r requirements/test.txt
 	@touch $@
 
+$(VENV)/.spend: requirements/spend.txt $(VENV)/.site
+	@echo 'make: installing the pinned requirements of `make spend`'
+	@$(VENV)/bin/pip install -qq --no-compile --require-hashes -r requirements/spend.txt
+	@touch $@
+
 $(LINK):
 	@mkdir -p $(dir $@)
 	@ln -sfn ../../.. $@
@@ -58,9 +65,13 @@ site: venv ## Make this machine (or inventory) a host with sandboxes; ARGS="--ta
 	@PYTHONPATH=.collections python -m ansible_collections.dockersandbox.guardrails.plugins.action.config_check configs
 	@ansible-playbook playbooks/site.yml $(ARGS)
 
+.PHONY: spend
+spend: venv $(VENV)/.spend ## What LLM calls cost, as a table and a chart; ARGS="-e spend_days=7"
+	@ansible-playbook playbooks/spend.yml $(ARGS)
+
 .PHONY: test
-test: ## Everything: lint, unit, sanity, Molecule, end to end
-	@$(MAKE) --no-print-directory lint unit sanity molecule e2e
+test: ## Everything: lint, unit, services, sanity, Molecule, end to end
+	@$(MAKE) --no-print-directory lint unit services sanity molecule e2e
 
 .PHONY: test-fast
 test-fast: venv-test ## The quick checks: lint of the Python and YAML, unit tests
@@ -73,7 +84,11 @@ lint: venv-test ## ansible-lint (production), yamllint, ruff, mypy, ansible-doc,
 
 .PHONY: unit
 unit: venv-test ## Unit tests
-	@python -m pytest -q tests/unit $(ARGS)
+	@python -m pytest -q -n 2 --dist worksteal tests/unit $(ARGS)
+
+.PHONY: services
+services: venv-test engine ## The services, as real processes over real sockets
+	@python -m pytest -q tests/services $(ARGS)
 
 .PHONY: sanity
 sanity: venv-test ## ansible-test sanity
@@ -91,16 +106,34 @@ molecule: venv-test engine ## The Molecule scenarios; ARGS="-s env" for one
 	@molecule test $(or $(ARGS),$(addprefix -s ,$(SCENARIOS)))
 
 .PHONY: e2e
-e2e: venv-test engine ## End to end: on this machine, and on a bare one
-	@python -m pytest -q -rA tests/e2e $(ARGS)
+e2e: venv-test engine ## End to end: on this machine, and on a bare one, with a few kills and attacks
+ifeq ($(strip $(ARGS)),)
+	@# The two share nothing but the processors, and each waits for long.
+	@$(MAKE) --no-print-directory -j2 -Otarget e2e-bare e2e-here
+else
+	@python -m pytest -q -rA tests/e2e tests/soak tests/security --short $(ARGS)
+endif
+
+.PHONY: e2e-bare e2e-here
+e2e-bare:
+	@python -m pytest -q -rA $(BARE)
+
+e2e-here:
+	@python -m pytest -q -rA tests/e2e tests/security --short $(addprefix --ignore=,$(BARE))
+
+.PHONY: security
+security: venv-test ## Every attack on the sandboxes of this host, after `make site`, as a table; ARGS="-k namespaces"
+	@python -m pytest -q -s tests/security $(ARGS)
 
 .PHONY: bench
-bench: venv-test engine ## The figures of docs/, measured on this machine
+bench: venv-test ## The figures of docs/, measured on this machine
+	@tests/setup.sh bench
 	@python -m pytest -q -s tests/bench $(ARGS)
 
 .PHONY: soak
-soak: venv-test engine ## The bare-machine proof with five killed converges; ARGS="--kills 50" for more
-	@python -m pytest -q -rA tests/e2e/test_bare.py $(or $(ARGS),--kills 5)
+soak: venv-test engine ## Fifty kills at random moments of converge, run, restore and teardown, a hundred of the recorder and of the LLM gateway, fifty of egress; ARGS="--rounds 500 --seed 1"
+	@python -m pytest -q -s tests/soak tests/services/test_recorder_crashes.py tests/services/test_egress_kills.py tests/services/test_llm_burst.py \
+		tests/e2e/test_rollback.py::test_whatever_is_killed_the_next_finishes $(or $(ARGS),--rounds 50 --recorder-kills 100 --llm-kills 100)
 
 .PHONY: docs
 docs: venv-test ## Write the roles' README from their argument specs
@@ -108,7 +141,7 @@ docs: venv-test ## Write the roles' README from their argument specs
 
 .PHONY: lock
 lock: venv-test ## Renew requirements/*.txt from requirements/*.in
-	@cd requirements && for name in site test; do \
+	@cd requirements && for name in site services spend test; do \
 	  uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --custom-compile-command 'make lock' -o $$name.txt $$name.in; done
 

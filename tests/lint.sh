@@ -27,6 +27,7 @@ mypy_all() {
     local status=0 file
     # Inside the link the collection has its full name; outside it every module would be seen under two names.
     mypy -p ansible_collections.dockersandbox.guardrails.plugins || status=1
+    mypy -p dockersandbox || status=1
     git ls-files -z 'tests/*.py' | xargs -0 mypy || status=1
     for file in $(with_first_line python); do mypy "$file" || status=1; done
     return $status

@@ -43,15 +43,18 @@ FLAGS = (
     "--device-cgroup-rule=b 7:* rmw",
     "--device-cgroup-rule=c 10:237 rmw",
 )
-# A container gets its cgroups read-only, and no loop devices.
-PREPARE = """
+# A container gets its cgroups read-only, and no loop devices. Those are this machine's own: any number may be next.
+BOOT = """
 set -e
 for controller in /sys/fs/cgroup /sys/fs/cgroup/*/; do
     ! mountpoint -q "$controller" || mount -o remount,rw,bind "$controller"
 done
 [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
-for number in 0 1 2 3 4 5 6 7; do [ -e /dev/loop$number ] || mknod /dev/loop$number b 7 $number; done
+for number in $(seq 0 127); do [ -e /dev/loop$number ] || mknod /dev/loop$number b 7 $number; done
 mkdir -p /run/lock
+"""
+PREPARE = f"""
+{BOOT}
 # The engine's volume is kept for its images. Containers of a machine that is gone are not this machine's.
 rm -rf /var/lib/docker/containers /var/lib/docker/volumes /var/lib/docker/network
 """
@@ -61,6 +64,7 @@ PIP_KEYS = ("index-url", "trusted-host", "proxy", "timeout")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 # Not where it was found: the package ca-certificates writes that file anew when it is installed.
 CERTIFICATES_INSIDE = "/etc/machine-certificates.crt"
+LOCAL_CERTIFICATES = "/usr/local/share/ca-certificates"
 
 
 def run(*command: str, text: str | None = None) -> str:
@@ -117,6 +121,9 @@ def settings(name: str) -> None:
         if pathlib.Path(CERTIFICATES).exists():
             lines.append(f"cert = {CERTIFICATES_INSIDE}")
             run("docker", "cp", "-L", CERTIFICATES, f"{name}:{CERTIFICATES_INSIDE}")
+            # Once the package is installed, whoever asks the system whom to believe is told the same.
+            run("docker", "exec", name, "mkdir", "-p", LOCAL_CERTIFICATES)
+            run("docker", "cp", "-L", CERTIFICATES, f"{name}:{LOCAL_CERTIFICATES}/machine.crt")
         pathlib.Path(folder, "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         run("docker", "cp", f"{folder}/pip.conf", f"{name}:/etc/pip.conf")
 
@@ -134,6 +141,12 @@ def up(name: str, suite: str, packages: t.Sequence[str]) -> None:
     run("docker", "run", "--detach", f"--name={name}", f"--hostname={name}", *FLAGS, *volumes, tag, "sleep", "infinity")
     run("docker", "exec", name, "sh", "-c", PREPARE)
     settings(name)
+
+
+def reboot(name: str) -> None:
+    """Stop the machine *name* as if by its power switch, and start it: mounts, processes and /run are gone, disks are not."""
+    run("docker", "restart", "--time=0", name)
+    run("docker", "exec", name, "sh", "-c", BOOT)
 
 
 def down(name: str, *, images: bool = False) -> None:

@@ -2,7 +2,8 @@
 # Copyright (c) 2026 The DockerSandboxApp authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Makes this machine able to run the tests that need a Docker engine: Debian packages that are missing, and an engine.
+# Makes this machine able to run the tests that need a Docker engine: Debian packages that are missing, and an engine. With
+# `bench` also what figures are measured beside.
 # An engine that answers already is left as it is.
 set -euo pipefail
 
@@ -13,6 +14,11 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need mmdebstrap mmdebstrap
 need hashdeep hashdeep
 need shellcheck shellcheck
+need mkfs.xfs xfsprogs
+need ip iproute2
+need nft nftables
+need npm npm
+[[ ${1:-} != bench ]] || { need squid squid-openssl; need restic restic; }
 /usr/bin/python3 -c 'import cryptography' 2>/dev/null || missing+=(python3-cryptography)
 if ! answers; then
     need dockerd docker.io
@@ -22,8 +28,8 @@ fi
 if ((${#missing[@]})); then
     echo "setup: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    if [[ ! -d /run/systemd/system && ! -e /usr/sbin/policy-rc.d ]]; then
-        # Without a service manager the packages' init scripts fail on `ulimit`; the engine is started below.
+    if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+        # Nobody needs a proxy that listens, and without a service manager init scripts fail on `ulimit`. The engine is started below.
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
         printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
         chmod 755 /usr/sbin/policy-rc.d

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The DockerSandboxApp authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Check configuration files against their schemas, on the controller."""
+"""Check configuration files against their schemas, and what these cannot say, on the controller."""
 
 from __future__ import annotations
 
@@ -13,11 +13,59 @@ import typing as t
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import allowlist, budgets, redaction, shipper
 
 try:
     import jsonschema
 except ImportError:
     jsonschema = None  # type: ignore[assignment]
+
+
+def logging_problems(content: dict[str, t.Any]) -> list[str]:
+    """Return what is wrong with the redaction rules and the targets of ``logging.yml``, a line each."""
+    found = []
+    try:
+        redaction.rules_of(content)
+    except redaction.RedactionError as error:
+        found += error.problems
+    try:
+        shipper.targets(content.get("logging_ship_to", []))
+    except ValueError as error:
+        found.append(str(error))
+    return found
+
+
+def cost_problems(content: dict[str, t.Any]) -> list[str]:
+    """Return what is wrong with the budgets and the ceiling of ``cost.yml``, a line each."""
+    found = []
+    try:
+        budgets.parse(content["cost_budgets"])
+    except budgets.BudgetError as error:
+        found += [f"cost_{problem}" for problem in error.problems]
+    ceiling = content.get("cost_ceiling") or {}
+    if ceiling and (missing := [key for key in ("input_mtok", "output_mtok") if key not in ceiling]):
+        found.append(f"cost_ceiling.{missing[0]}: is missing: the dollars for a million tokens")
+    return found
+
+
+def network_problems(content: dict[str, t.Any]) -> list[str]:
+    """Return what is wrong with the rules of ``network.yml``, a line each, as far as it can be told here.
+
+    Which sandboxes are declared and which suffixes are shared, and what else is opened at run time, is told on the host.
+    """
+    try:
+        allowlist.parse({key: content.get(f"network_{key}") or {} for key in ("groups", "sandboxes")}, ())
+    except allowlist.RulesError as error:
+        return error.problems
+    return []
+
+
+# What no schema can say of a file.
+_MEANINGS: dict[str, t.Callable[[dict[str, t.Any]], list[str]]] = {
+    "cost.yml": cost_problems,
+    "logging.yml": logging_problems,
+    "network.yml": network_problems,
+}
 
 
 def problems(folder: pathlib.Path) -> tuple[list[str], list[str]]:
@@ -37,6 +85,8 @@ def problems(folder: pathlib.Path) -> tuple[list[str], list[str]]:
             continue
         validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
         errors = sorted(validator.iter_errors({} if content is None else content), key=lambda error: error.json_path)
+        if not errors and file.name in _MEANINGS:
+            found += [f"{shown}: {problem}" for problem in _MEANINGS[file.name](content or {})]
         found += [f"{shown}: {error.json_path.removeprefix('$').removeprefix('.') or 'top'}: {reason(error)}" for error in errors]
     return files, found
 

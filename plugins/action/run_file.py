@@ -13,11 +13,11 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import spec
 
-KEYS = {"sandbox", "argv", "originals"}
+KEYS = {"sandbox", "argv", "originals", "timeout"}
 
 
 def job(path: pathlib.Path) -> dict[str, t.Any]:
-    """Return the job in the file at *path*: sandbox, argv, originals; ValueError in one line for a file that holds none."""
+    """Return the job in the file at *path*: sandbox, argv, originals, timeout; ValueError in one line for a file that holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -35,9 +35,10 @@ def job(path: pathlib.Path) -> dict[str, t.Any]:
         argv = spec.argv(content["argv"])
         if originals != "":
             originals = spec.originals_path(originals)
+        timeout = spec.seconds(content["timeout"]) if "timeout" in content else 0
     except ValueError as error:
         raise ValueError(f"run_file: {path}: {error}") from error
-    return {"sandbox": content["sandbox"], "argv": argv, "originals": originals}
+    return {"sandbox": content["sandbox"], "argv": argv, "originals": originals, "timeout": timeout}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

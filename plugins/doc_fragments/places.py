@@ -25,6 +25,21 @@ options:
     default: /run/dockersandbox
 """
 
+    RECORDS = r"""
+options:
+  home:
+    description:
+      - The home of the project on the host.
+      - What a module changes goes on record when the recorder has its configuration there; without an answer of the recorder nothing
+        is changed then.
+    type: path
+    default: /opt/DockerSandboxApp
+  run:
+    description: The folder of sockets, the recorder's among them.
+    type: path
+    default: /run/dockersandbox
+"""
+
     CHANGES = r"""
 attributes:
   check_mode:

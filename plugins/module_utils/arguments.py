@@ -9,7 +9,20 @@ import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import lock, mounts, places, sandboxes, seal, spec, workset
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import (
+    allowlist,
+    chain,
+    lock,
+    mounts,
+    places,
+    recorder,
+    sandboxes,
+    seal,
+    services,
+    spec,
+    wall,
+    workset,
+)
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import Docker, DockerError
 
 PLACES: dict[str, dict[str, t.Any]] = {
@@ -29,9 +42,21 @@ def refusals(module: AnsibleModule) -> t.Iterator[None]:
     """End the module in one clear message when the core refuses; several problems come as a list too."""
     try:
         yield
-    except (spec.SpecError, workset.WorkingSetError) as error:
+    except (allowlist.RulesError, spec.SpecError, workset.WorkingSetError) as error:
         module.fail_json(msg="\n".join(error.problems), problems=error.problems)
-    except (DockerError, lock.LockError, mounts.MountError, sandboxes.Busy, sandboxes.SandboxError, seal.SealError, ValueError) as error:
+    except (
+        chain.ChainError,
+        DockerError,
+        lock.LockError,
+        mounts.MountError,
+        recorder.RecorderError,
+        sandboxes.Busy,
+        sandboxes.SandboxError,
+        seal.SealError,
+        services.ServiceError,
+        wall.WallError,
+        ValueError,
+    ) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

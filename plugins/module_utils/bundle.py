@@ -48,8 +48,13 @@ SUBJECTS = (PATCH, METADATA, MANIFEST)
 # How many bytes of content a bundle carries. What is beyond is named, not carried: a sparse file costs a sandbox
 # nothing and would fill the host.
 LIMIT = 1 << 30
-# A file above this goes by files/ alone: a textual difference of it helps nobody and takes the container's memory.
+# A file above this goes by files/ alone: a textual difference of it helps nobody and takes the container's memory, as does
+# what is beyond the second of all files together.
 PATCH_LIMIT = 1 << 26
+PATCHES_LIMIT = 1 << 28
+# Exit codes of the container: the patch does not hold for all; out of time, out of memory.
+_WRONG, _TOO_MUCH = 3, (124, 137)
+GIVEN_UP = (_WRONG, *_TOO_MUCH)
 _BLOCK = 1 << 20
 _BY_DIGEST = ".by-sha256"
 _LONGEST_PLAIN = 1000  # leaves room for the folder of the bundle in PATH_MAX
@@ -182,6 +187,9 @@ def refused_by_git(path: bytes, link: bool) -> str:
     """
     if len(path) > _LONGEST_FOR_GIT:
         return "longer than git takes"
+    if b" /" in path:
+        # Where there is no content, some versions tell the name by the spaces in the first line, and give up here.
+        return "git apply cannot read back the name of a folder that ends with a space"
     for part in re.split(rb"[/\\]", path):
         # At what is no UTF-8 or no character, git's reader of Apple's names stops as if the name ended there.
         text = re.split("[\ufffd-\uffff]", part.decode("utf-8", "replace"))[0].translate(_IGNORED)
@@ -243,7 +251,7 @@ class _Plan:
                     room -= new.size
 
     def _choose_git(self) -> None:
-        room = 2 * self._limit
+        room = min(2 * self._limit, PATCHES_LIMIT)
         for change in self.found:
             old, new = change.old, change.new
             if _git_mode(old) == _git_mode(new) and not (change.content and _git_mode(new)):
@@ -263,9 +271,9 @@ class _Plan:
                 room -= size
         self._settle()
 
-    def ban(self, paths: t.Iterable[bytes]) -> None:
-        """Take *paths* out of the patch."""
-        self.reasons.update(dict.fromkeys(paths, "git apply does not reproduce it"))
+    def ban(self, paths: t.Iterable[bytes], reason: str) -> None:
+        """Take *paths* out of the patch, for the *reason*."""
+        self.reasons.update(dict.fromkeys(paths, reason))
         self._settle()
 
     def _settle(self) -> None:
@@ -340,7 +348,7 @@ def write(
     """Make the bundle *out* of the changes *found* in the layer *upper* over *lower*; it is there whole or not at all.
 
     *tool* runs an argv in a container that has git and sh and nothing of the host, feeds it the chunks, writes its
-    output to the file and returns its exit code. *facts* (canonical JSON) and the sha256 of the three files go to
+    output to the file and returns its exit code (after one of GIVEN_UP it is tried with less). *facts* (canonical JSON) and the sha256 of the three files go to
     *sign*, which returns the envelope. At most *limit* bytes of content are carried.
 
     Returns how many entries, files and bytes there are, and by printable path: ``flagged``, ``unpatched`` (not in the
@@ -523,12 +531,16 @@ def _make_patch(plan: _Plan, digests: dict[bytes, str], lower: int, staging: Pat
                     raise stream.error
         if code == 0:
             return
-        if code != 3:
-            raise BundleError(f"the container that makes the patch failed with exit code {code}")
         known = {change.path for change in wanted}
-        wrong = known.intersection(path.read_bytes().split(b"\0"))
-        # Should the paths be none of ours, no smaller patch is known to be right: everything goes by files/.
-        plan.ban(wrong or known)
+        if code in _TOO_MUCH:
+            # Nobody can have his work bundled as nothing by making it hard on git: everything goes by files/.
+            plan.ban(known, "git was given up with all of the patch: it took too long or too much memory")
+        elif code == _WRONG:
+            wrong = known.intersection(path.read_bytes().split(b"\0"))
+            # Should the paths be none of ours, no smaller patch is known to be right.
+            plan.ban(wrong or known, "git apply does not reproduce it")
+        else:
+            raise BundleError(f"the container that makes the patch failed with exit code {code}")
 
 
 def _room(wanted: list[Change]) -> int:

@@ -20,7 +20,11 @@ from ansible_collections.dockersandbox.guardrails.plugins.module_utils import ca
 
 # Nothing that a bundle is for has longer paths, and a chain of folders costs the square of its depth to list.
 LONGEST_PATH = 32768
+DEEPEST = 500
+# The changes are held in memory, about 1 KiB each: a sandbox must not fill that of the host. A longer path counts for more.
+MOST_CHANGES = 500_000
 
+_COUNTED_ONCE = 256  # bytes of a path
 _BLOCK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: should a name turn into a FIFO between two calls, opening it must not wait for a writer.
@@ -97,7 +101,8 @@ def read(upper: str, lower: str) -> list[Change]:
 
     *lower* shows owners as the sandbox sees them: it is the idmapped mount where there is one. A copied-up entry that
     is the same in type, mode, owner, target and bytes is no change. Raises ChangesError when the layer moves while it
-    is read, was made with other mount options than ours, or has a path of more than LONGEST_PATH bytes.
+    is read, was made with other mount options than ours, or has a path of more than LONGEST_PATH bytes or more than
+    MOST_CHANGES entries, of which one whose path is long counts for several.
     """
     found: list[Change] = []
     hidden: set[bytes] = set()
@@ -114,6 +119,46 @@ def read(upper: str, lower: str) -> list[Change]:
         raise ChangesError(f"{upper}: cannot be read: {error}") from error
     found.sort(key=lambda change: change.path)
     return found
+
+
+def usage(top: str) -> tuple[int, int]:
+    """Return the bytes that everything below *top* takes on its disk, and how many entries it is.
+
+    What is moved while it is looked at may be missed: a look soon afterwards finds it. Raises ChangesError for folders
+    more than DEEPEST deep, each of which costs a descriptor.
+    """
+    taken = entries = 0
+    seen = set()
+    # Descriptors and not paths: whatever is done to the tree meanwhile, nothing leads out of it.
+    todo = [os.open(top, _FOLDER)]
+    try:
+        open_folders = [iter(os.listdir(todo[0]))]
+        while open_folders:
+            name = next(open_folders[-1], None)
+            if name is None:
+                open_folders.pop()
+                os.close(todo.pop())
+                continue
+            try:
+                info = os.stat(name, dir_fd=todo[-1], follow_symlinks=False)
+                inside = os.open(name, _FOLDER, dir_fd=todo[-1]) if stat.S_ISDIR(info.st_mode) else None
+            except OSError:
+                continue
+            entries += 1
+            if info.st_ino not in seen:
+                taken += info.st_blocks * 512
+            if inside is None:
+                # A file of several names is one file.
+                seen |= {info.st_ino} if info.st_nlink > 1 else set()
+            else:
+                todo.append(inside)
+                open_folders.append(iter(os.listdir(inside)))
+                if len(todo) > DEEPEST:
+                    raise ChangesError(f"{top}: has folders more than {DEEPEST} deep")
+    finally:
+        for fd in todo:
+            os.close(fd)
+    return taken, entries
 
 
 class Cursor:
@@ -221,6 +266,7 @@ def _merge(up: Cursor, low: Cursor, found: list[Change], hidden: set[bytes]) -> 
 
     Fills *found*, and *hidden* with the paths at which nothing of the originals shows through any more.
     """
+    room = MOST_CHANGES
     # Per open folder: names still to do, its path, whether `low` stands in it too, whether its originals are hidden.
     open_folders = [(iter(up.names()), b"", True, False)]
     while open_folders:
@@ -234,6 +280,9 @@ def _merge(up: Cursor, low: Cursor, found: list[Change], hidden: set[bytes]) -> 
                     low.up()
             continue
         path = _join(folder, name)
+        room -= 1 + len(path) // _COUNTED_ONCE
+        if room < 0:
+            raise ChangesError(f"{canonical.printable(path[:80])}: more changes than can be told ({MOST_CHANGES}): remove some in the sandbox")
         info = os.stat(name, dir_fd=up.fd, follow_symlinks=False)
         old = state(name, low.fd) if both else None
         if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:

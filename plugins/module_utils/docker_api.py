@@ -14,13 +14,25 @@ import http.client
 import io
 import json
 import os
+import re
+import select
+import signal
 import socket
 import struct
+import threading
+import time
 import typing as t
 import urllib.parse
 
 SOCKET = "/var/run/docker.sock"
 API = "v1.41"
+# The engine paints what a build writes to its errors.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Seconds that the engine may take to end or describe a container, which it hardly needs; a runtime may never answer it.
+PATIENCE = 20
+KILLED = 128 + signal.SIGKILL
+_DEAD = 1  # seconds between two looks whether a container lives
+_CUT = 2  # seconds that the last output of a command has to come when its container has died
 
 
 class DockerError(Exception):
@@ -31,7 +43,13 @@ class DockerError(Exception):
         self.status = status
 
 
-class _Connection(http.client.HTTPConnection):
+class Late(DockerError):
+    """What was asked for did not come within its time."""
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over the unix socket at *path*; *timeout* in seconds."""
+
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -80,7 +98,7 @@ class Docker:
         headers: t.Mapping[str, str] | None = None,
     ) -> t.Iterator[http.client.HTTPResponse]:
         """Send one request and yield its response, unread. A dict *body* goes as JSON, bytes or a file as they are."""
-        connection = _Connection(self.path, timeout or self.timeout)
+        connection = Connection(self.path, timeout or self.timeout)
         head = dict(headers or {})
         if isinstance(body, (dict, list)):
             body = json.dumps(body).encode()
@@ -89,6 +107,8 @@ class Docker:
         try:
             connection.request(method, f"/{API}{path}" + (f"?{encoded}" if encoded else ""), body, head)
             yield connection.getresponse()
+        except TimeoutError as error:
+            raise Late(f"Docker gave no answer to {method} {path} within {connection.timeout:g} s; see its log") from error
         except (OSError, http.client.HTTPException) as error:
             raise DockerError(f"Docker does not answer on {self.path}: {error}; start it, or see its log") from error
         finally:
@@ -97,13 +117,22 @@ class Docker:
     # -- containers
 
     def inspect(self, name: str) -> dict[str, t.Any] | None:
-        """Return what the engine knows of a container, or None when there is none of that name."""
-        return t.cast("dict[str, t.Any] | None", self.call("GET", f"/containers/{_quote(name)}/json", missing=None))
+        """Return what the engine knows of a container, or None when there is none of that name.
+
+        Raises Late when the engine waits for the container's runtime.
+        """
+        return t.cast("dict[str, t.Any] | None", self.call("GET", f"/containers/{_quote(name)}/json", timeout=PATIENCE, missing=None))
 
     def containers(self, *labels: str) -> list[dict[str, t.Any]]:
         """Return all containers, stopped ones too, that carry every one of *labels* (``key`` or ``key=value``)."""
         filters = json.dumps({"label": list(labels)})
         return t.cast("list[dict[str, t.Any]]", self.call("GET", "/containers/json", query={"all": 1, "filters": filters}))
+
+    def running(self, name: str) -> dict[str, t.Any] | None:
+        """Return what the engine lists of a container that runs, None for one that does not; it never waits for a runtime."""
+        filters = json.dumps({"name": [f"^/{re.escape(name)}$"]})
+        found = self.call("GET", "/containers/json", query={"filters": filters})
+        return t.cast("dict[str, t.Any]", found[0]) if found else None
 
     def create(self, name: str, config: dict[str, t.Any]) -> str:
         """Create a container and return its id."""
@@ -115,19 +144,56 @@ class Docker:
 
     def stop(self, name: str, grace: int = 2) -> None:
         """Stop a container, killing it after *grace* seconds; a missing one is fine."""
-        self.call("POST", f"/containers/{_quote(name)}/stop", query={"t": grace}, missing=None)
+        path = f"/containers/{_quote(name)}/stop"
+        try:
+            self.call("POST", path, query={"t": grace}, timeout=grace + PATIENCE, missing=None)
+        except Late:
+            self._kill_from_outside(name)
+            self.call("POST", path, query={"t": grace}, missing=None)
 
     def kill(self, name: str) -> None:
         """Kill a container's processes at once; one that does not run is fine."""
         try:
-            self.call("POST", f"/containers/{_quote(name)}/kill", missing=None)
+            self.call("POST", f"/containers/{_quote(name)}/kill", timeout=PATIENCE, missing=None)
         except DockerError as error:
             if error.status != 409:
-                raise
+                self._kill_from_outside(name)
 
     def remove(self, name: str) -> None:
         """Kill and remove a container with its anonymous volumes; a missing one is fine."""
-        self.call("DELETE", f"/containers/{_quote(name)}", query={"force": 1, "v": 1}, missing=None)
+        try:
+            self.call("DELETE", f"/containers/{_quote(name)}", query={"force": 1, "v": 1}, timeout=PATIENCE, missing=None)
+        except Late:
+            self._kill_from_outside(name)
+            # The engine is still at the first call, and refuses a second one.
+            deadline = time.monotonic() + self.timeout
+            while self.inspect(name) is not None:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _kill_from_outside(self, name: str) -> None:
+        """Kill what runs in a container's cgroups: the engine would ask its runtime, and wait for one that hangs."""
+        container = self.running(name)
+        for _attempt in range(50):
+            if container is None or not (found := _processes(container["Id"])):
+                break
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+    def logs(self, name: str, lines: int) -> str:
+        """Return the last *lines* that a container wrote, both streams; nothing for one that is not there."""
+        query = {"stdout": 1, "stderr": 1, "tail": lines}
+        with self.open("GET", f"/containers/{_quote(name)}/logs", query=query, timeout=PATIENCE) as response:
+            data = response.read() if response.status == 200 else b""
+        said = bytearray()
+        while len(data) >= 8:
+            length = struct.unpack(">xxxxL", data[:8])[0]
+            said += data[8 : 8 + length]
+            data = data[8 + length :]
+        return said.decode("utf-8", "replace")
 
     def pause(self, name: str) -> None:
         """Freeze every process of a container."""
@@ -152,6 +218,21 @@ class Docker:
         """Remove a volume; a missing one is fine."""
         self.call("DELETE", f"/volumes/{_quote(name)}", missing=None)
 
+    # -- networks
+
+    def network(self, name: str) -> dict[str, t.Any] | None:
+        """Return a network's description, or None."""
+        return t.cast("dict[str, t.Any] | None", self.call("GET", f"/networks/{_quote(name)}", missing=None))
+
+    def create_network(self, name: str, options: dict[str, str], labels: dict[str, str]) -> None:
+        """Create a network of the bridge driver, for IPv4 alone, with the driver's *options*."""
+        body = {"Name": name, "CheckDuplicate": True, "Driver": "bridge", "EnableIPv6": False, "Options": options, "Labels": labels}
+        self.call("POST", "/networks/create", body)
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network; a missing one is fine."""
+        self.call("DELETE", f"/networks/{_quote(name)}", missing=None)
+
     # -- images
 
     def image(self, name: str) -> dict[str, t.Any] | None:
@@ -168,10 +249,15 @@ class Docker:
         self._progress("/images/create?" + urllib.parse.urlencode({"fromImage": name}), b"", {})
 
     def build(self, context: bytes, tag: str, build_args: dict[str, str], said: t.Callable[[str], None] | None = None) -> None:
-        """Build an image from a tar *context*, with the host's network; each line of output goes to *said*."""
+        """Build an image from a tar *context*, with the host's network; its output goes to *said*, cut anywhere."""
         query = {"t": tag, "networkmode": "host", "rm": 1, "forcerm": 1, "buildargs": json.dumps(build_args)}
         headers = {"Content-Type": "application/x-tar"}
         self._progress("/build?" + urllib.parse.urlencode(query), context, headers, said)
+
+    def prune_images(self, label: str) -> None:
+        """Remove all images without a name that carry *label* (``key=value``)."""
+        filters = json.dumps({"dangling": ["true"], "label": [label]})
+        self.call("POST", "/images/prune", query={"filters": filters}, timeout=600)
 
     def _progress(
         self,
@@ -191,26 +277,38 @@ class Docker:
                 # The engine answers 200 before it starts: a failure comes as a message in the stream.
                 if "error" in message:
                     raise DockerError(f"{message['error']} (last output: {last})" if last else message["error"])
-                text = str(message.get("stream") or message.get("status") or "").strip()
-                if text:
-                    last = text
-                    if said:
-                        said(text)
+                text = _COLOUR.sub("", str(message.get("stream") or message.get("status") or ""))
+                last = text.strip() or last
+                if said:
+                    said(text)
 
     # -- streams
 
-    def exec_create(self, name: str, config: dict[str, t.Any]) -> str:
+    def exec_create(self, name: str, config: dict[str, t.Any], timeout: float = PATIENCE) -> str:
         """Prepare a command in a running container and return the id of the exec."""
-        return str(self.call("POST", f"/containers/{_quote(name)}/exec", config)["Id"])
+        return str(self.call("POST", f"/containers/{_quote(name)}/exec", config, timeout=timeout)["Id"])
 
     def exec_start(self, exec_id: str, tty: bool) -> Stream:
-        """Start a prepared command and return its stream."""
+        """Start a prepared command and return its stream, which is there before the command has begun."""
         return self._hijack(f"/exec/{exec_id}/start", {"Detach": False, "Tty": tty}, tty)
+
+    def exec_begun(self, exec_id: str, stream: Stream, timeout: float) -> None:
+        """Wait until a started command has begun; Late when that takes longer than *timeout* seconds."""
+        deadline = time.monotonic() + timeout
+        while not select.select([stream.sock], [], [], 0.01)[0]:
+            state = self.call("GET", f"/exec/{exec_id}/json", timeout=max(0.1, deadline - time.monotonic()))
+            if state["Pid"] or state["ExitCode"] is not None:
+                return
+            if time.monotonic() > deadline:
+                raise Late(f"the command has not begun within {timeout:g} s")
 
     def exec_code(self, exec_id: str) -> int | None:
         """Return the exit code of an ended exec, None while it runs."""
-        state = self.call("GET", f"/exec/{exec_id}/json")
-        return None if state["Running"] else int(state["ExitCode"])
+        state = self.call("GET", f"/exec/{exec_id}/json", timeout=PATIENCE, missing=None)
+        # The engine forgets the commands of a container that has died.
+        if state is None:
+            return KILLED
+        return None if state["Running"] or state["ExitCode"] is None else int(state["ExitCode"])
 
     def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Tell a command on a terminal its new size in characters."""
@@ -229,29 +327,58 @@ class Docker:
     ) -> tuple[int, bytes]:
         """Run *argv* in a container and return its exit code and its output (both streams, at most *limit* bytes).
 
-        Raises DockerError when it takes longer than *timeout* seconds: an exec can hang, so each has its own deadline.
+        Raises Late when it takes longer than *timeout* seconds: an exec can hang, so each has its own deadline.
         """
         config: dict[str, t.Any] = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
         if user is not None:
             config["User"] = user
-        exec_id = self.exec_create(name, config)
+        deadline = time.monotonic() + timeout
         output = bytearray()
-        stream = self.exec_start(exec_id, tty=False)
         try:
-            stream.sock.settimeout(timeout)
-            while chunk := stream.read():
-                output += chunk[1][: max(0, limit - len(output))]
-        except TimeoutError as error:
-            raise DockerError(f"{argv[0]} in {name} gave no answer within {timeout:g} s") from error
-        finally:
-            stream.close()
+            exec_id = self.exec_create(name, config, timeout)
+            stream = self.exec_start(exec_id, tty=False)
+            try:
+                with self.survived(name, stream) as died:
+                    while True:
+                        stream.sock.settimeout(max(0.01, deadline - time.monotonic()))
+                        if not (chunk := stream.read()):
+                            break
+                        output += chunk[1][: max(0, limit - len(output))]
+            finally:
+                stream.close()
+        except (TimeoutError, Late) as error:
+            raise Late(f"a command in {name} gave no answer within {timeout:g} s") from error
+        if died.is_set():
+            raise DockerError(f"{name} died while {argv[0]} ran in it")
         code = self.exec_code(exec_id)
         if code is None:
             raise DockerError(f"{argv[0]} in {name} closed its output but still runs")
         return code, bytes(output)
 
+    @contextlib.contextmanager
+    def survived(self, name: str, stream: Stream) -> t.Iterator[threading.Event]:
+        """Yield what is set when the container of a command dies: the engine may leave its *stream* open then, for ever."""
+        done, died = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_DEAD):
+                with contextlib.suppress(DockerError):
+                    if self.running(name) is None:
+                        died.set()
+                        if not done.wait(_CUT):
+                            stream.cut()
+                        return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield died
+        finally:
+            done.set()
+            watcher.join()
+
     def _hijack(self, path: str, body: dict[str, t.Any] | None, tty: bool) -> Stream:
-        connection = _Connection(self.path, self.timeout)
+        connection = Connection(self.path, self.timeout)
         try:
             headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
             connection.request("POST", f"/{API}{path}", json.dumps(body).encode() if body else b"", headers)
@@ -263,6 +390,9 @@ class Docker:
                 _raise_for(status, reader.read(int(head.get("Content-Length", 0))))
             connection.sock.settimeout(None)
             return Stream(connection.sock, reader, tty)
+        except TimeoutError as error:
+            connection.close()
+            raise Late(f"Docker gave no answer to POST {path} within {self.timeout:g} s; see its log") from error
         except (OSError, http.client.HTTPException, ValueError, IndexError) as error:
             connection.close()
             raise DockerError(f"Docker does not answer on {self.path}: {error}; start it, or see its log") from error
@@ -304,12 +434,28 @@ class Stream:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
+    def cut(self) -> None:
+        """End the stream for whoever is reading it."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Let go of the stream; the command goes on."""
         with contextlib.suppress(OSError):
             self._reader.close()
         with contextlib.suppress(OSError):
             self.sock.close()
+
+
+def _processes(container: str) -> list[int]:
+    """Return the processes of the container with that id, as its cgroups have them."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        # One that ends meanwhile is none.
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            if container in file.read():
+                found.append(int(pid))
+    return found
 
 
 def _quote(name: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import dataclasses
 import fcntl
+import glob
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic, lock, mounts
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic, gvisor, lock, mounts
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import SOCKET, Docker, DockerError
 
 ENGINE_CONFIG = "/etc/docker/daemon.json"
@@ -38,6 +39,7 @@ WANTED_CONFIG: dict[str, t.Any] = {"live-restore": True}
 # Only for who has not chosen a log driver: the engine's own default keeps everything for ever.
 WANTED_LOGS: dict[str, t.Any] = {"log-driver": "local", "log-opts": {"max-size": "10m", "max-file": "3"}}
 
+_TRIAL = ".guardrails-trial-"  # and the process whose it is
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _MS_NODEV, _MS_NOSUID = 0x00020000, 0x4000, 0x40000, 4, 2
 
@@ -50,6 +52,7 @@ class Engine:
     version: str = ""
     live_restore: bool = False
     seccomp: bool = False
+    runtimes: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     root: str = "/var/lib/docker"
 
 
@@ -94,6 +97,7 @@ class Wishes:
     manage_engine: bool = False
     min_free_disk: int = 2 << 30
     engine_must_answer: bool = False
+    gvisor: bool = False
 
 
 def unmet(facts: Facts, wishes: Wishes) -> list[str]:
@@ -177,6 +181,12 @@ def _engine(facts: Facts, wishes: Wishes) -> t.Iterator[str]:
             f"Docker: live-restore is off, so sandboxes would outlive an engine that cannot find them again; add "
             f'"live-restore": true to {ENGINE_CONFIG} and reload the engine, or set bootstrap_manage_engine: true'
         )
+    problem = gvisor.runtime_problem(engine.runtimes) if wishes.gvisor else None
+    if problem and (wishes.engine_must_answer or not facts.managed):
+        yield (
+            f"gVisor: a sandbox asks for it, but {problem}; add one with the arguments {' '.join(gvisor.ARGUMENTS)} to "
+            f"{ENGINE_CONFIG} and reload the engine, or set bootstrap_manage_engine: true"
+        )
 
 
 def numbers(version: str) -> tuple[int, int]:
@@ -188,10 +198,16 @@ def numbers(version: str) -> tuple[int, int]:
     return (found[0], found[1]) if len(found) == 2 else (found[0], 0)
 
 
-def engine_config(existing: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+def engine_config(existing: t.Mapping[str, t.Any], with_gvisor: bool) -> dict[str, t.Any]:
     """Return the engine's configuration with what sandboxes need; what the operator has set besides stays."""
     logs = {} if "log-driver" in existing or "log-opts" in existing else WANTED_LOGS
-    return {**existing, **logs, **WANTED_CONFIG}
+    runtimes = {"runtimes": {**existing.get("runtimes", {}), gvisor.PACKAGE: gvisor.RUNTIME}} if with_gvisor else {}
+    return {**existing, **logs, **runtimes, **WANTED_CONFIG}
+
+
+def configured(engine: Engine, wishes: Wishes) -> bool:
+    """Tell whether an engine works with what its configuration should hold."""
+    return engine.live_restore and not (wishes.gvisor and gvisor.runtime_problem(engine.runtimes))
 
 
 def _mebibytes(count: int) -> str:
@@ -209,7 +225,7 @@ def gather(data: str, wishes: Wishes, engine_wait: float = 0) -> Facts:
     version, controllers = cgroups(Path("/proc/self/mounts").read_text(encoding="utf-8"), _unified_controllers())
     parent = nearest(data)
     overlay, idmap = _try_mounts(parent) if os.geteuid() == 0 else (None, None)
-    engine = find_engine(engine_wait)
+    engine = find_engine(wishes, engine_wait)
     managed = wishes.manage_engine or engine is None or lock.lock_of(Path(ENGINE_CONFIG)).exists()
     root = nearest(engine.root if engine else Engine.root)
     # One line for one file system, also where both folders lie on it.
@@ -228,7 +244,7 @@ def gather(data: str, wishes: Wishes, engine_wait: float = 0) -> Facts:
         seccomp=_seccomp_actions(),
         overlay=overlay,
         idmap=idmap,
-        spaces=tuple(Space(place, variable, _free(place)) for place, variable in spaces.values()),
+        spaces=tuple(Space(place, variable, free(place)) for place, variable in spaces.values()),
         engine=engine,
         service_manager="systemd" if Path("/run/systemd/system").is_dir() else "none",
         managed=managed,
@@ -260,7 +276,7 @@ def nearest(path: str) -> str:
     return str(place)
 
 
-def find_engine(wait: float = 0) -> Engine | None:
+def find_engine(wishes: Wishes, wait: float = 0) -> Engine | None:
     """Return the engine of this host, None when none is installed; *wait* seconds are given to one that starts."""
     deadline = time.monotonic() + wait
     while True:
@@ -277,10 +293,11 @@ def find_engine(wait: float = 0) -> Engine | None:
                 version=info["ServerVersion"],
                 live_restore=bool(info["LiveRestoreEnabled"]),
                 seccomp=any(option.startswith("name=seccomp") for option in info["SecurityOptions"] or ()),
+                runtimes=info["Runtimes"],
                 root=info["DockerRootDir"],
             )
-        # A reload is done only when live-restore shows.
-        if found.live_restore or time.monotonic() >= deadline:
+        # A reload is done only when its effect shows.
+        if configured(found, wishes) or time.monotonic() >= deadline:
             break
         time.sleep(0.2)
     return found if found.error is None or wait or _dockerd() else None
@@ -290,17 +307,17 @@ def _dockerd() -> str | None:
     return shutil.which("dockerd", path=_PATH)
 
 
-def wanted_config() -> str:
+def wanted_config(with_gvisor: bool) -> str:
     """Return the text that the engine's configuration file should have, made from what is in it."""
-    return json.dumps(engine_config(_config()[0]), indent=2, sort_keys=True) + "\n"
+    return json.dumps(engine_config(_config()[0], with_gvisor), indent=2, sort_keys=True) + "\n"
 
 
-def adopts_config() -> bool:
+def adopts_config(with_gvisor: bool) -> bool:
     """Tell whether the engine's configuration is there, is not locked yet, and lacks something."""
     path = Path(ENGINE_CONFIG)
     if not path.exists() or lock.lock_of(path).exists():
         return False
-    return path.read_text(encoding="utf-8") != wanted_config()
+    return path.read_text(encoding="utf-8") != wanted_config(with_gvisor)
 
 
 def supervised() -> bool:
@@ -323,6 +340,8 @@ def _config() -> tuple[dict[str, t.Any], str | None]:
         return {}, f"Docker: {ENGINE_CONFIG} cannot be read ({error}); mend it"
     if not isinstance(config, dict):
         return {}, f"Docker: {ENGINE_CONFIG} is not a JSON object; mend it"
+    if not isinstance(config.get("runtimes", {}), dict):
+        return {}, f"Docker: runtimes in {ENGINE_CONFIG} is not a JSON object; mend it"
     return config, None
 
 
@@ -338,7 +357,8 @@ def _seccomp_actions() -> frozenset[str]:
     return frozenset()
 
 
-def _free(path: str) -> int:
+def free(path: str) -> int:
+    """Return the bytes that are free where *path* is."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
 
@@ -347,10 +367,15 @@ def _try_mounts(place: str) -> tuple[str | None, str | None]:
     """Mount an overlay and an idmapped tree on the file system of *place*, seen by nobody; return why each failed.
 
     A child does it in a mount namespace of its own, so that nothing is left whatever happens to it. Its one trace, a
-    folder, is removed.
+    folder, is removed; that of a killed trial by the next.
     """
+    # What is nearest now was perhaps not there yet when the other one was killed.
+    for above in sorted({place, os.path.dirname(place)}):
+        for left in glob.glob(f"{glob.escape(above)}/{_TRIAL}*-*"):
+            if not os.path.exists(f"/proc/{left.rpartition(_TRIAL)[2].partition('-')[0]}"):
+                shutil.rmtree(left, ignore_errors=True)
     try:
-        folder = tempfile.mkdtemp(prefix=".guardrails-trial-", dir=place)
+        folder = tempfile.mkdtemp(prefix=f"{_TRIAL}{os.getpid()}-", dir=place)
     except OSError as error:
         return f"{place}: {error.strerror}", None
     reader, writer = os.pipe()

@@ -168,13 +168,15 @@ def remove_locked(path: Path) -> bool:
     return True
 
 
-def locked(folder: Path) -> list[Path]:
+def locked(folder: Path, without: t.Callable[[str], bool]) -> list[Path]:
     """Return, sorted, the files below *folder* that have a lock or the announcement of one; links are not followed.
 
-    Raises OSError for a folder that cannot be read: what was not looked at must not count as whole.
+    Folders for which *without* is true are left out. Raises OSError for one that cannot be read: what was not looked at
+    must not count as whole.
     """
     found = set()
-    for parent, _folders, names in os.walk(folder, onerror=_raise):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not without(os.path.join(parent, name))]
         for name in names:
             for suffix in (SUFFIX, INTENT):
                 if name.endswith(suffix) and name != suffix:

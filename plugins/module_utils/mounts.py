@@ -20,6 +20,7 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x2, 0x4, 0x00100000
 _CLONE_NEWUSER = 0x10000000
+_RENAME_EXCHANGE = 2
 _MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -30,13 +31,14 @@ class MountError(Exception):
 
 
 class Mount(t.NamedTuple):
-    """One line of mountinfo, unescaped: where, what, how."""
+    """One line of mountinfo, unescaped: where, what, how; *shared* are the options of the file system, for all its mounts."""
 
     point: str
     device: str
     root: str
     options: frozenset[str]
     kind: str
+    shared: frozenset[str]
 
 
 class _Attributes(ctypes.Structure):
@@ -131,6 +133,30 @@ def tmpfs(target: str, size: str) -> None:
         raise MountError(f"{target}: cannot mount a tmpfs here: {os.strerror(ctypes.get_errno())}")
 
 
+def xfs(device: str, target: str) -> None:
+    """Mount the XFS on *device* at the folder *target*: nosuid, nodev."""
+    if _libc.mount(device.encode(), target.encode(), b"xfs", ctypes.c_ulong(_MS_NOSUID | _MS_NODEV), None) != 0:
+        raise MountError(f"{target}: cannot mount {device} here: {os.strerror(ctypes.get_errno())}")
+
+
+def exchange(one: str, other: str) -> None:
+    """Let two folders of one file system take each other's place at once. Raises OSError. Source: renameat2(2)."""
+    if _libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), one)
+
+
+def sync(folder: str) -> None:
+    """Make durable all that was written to the file system of *folder*. Raises OSError. Source: syncfs(2)."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(handle) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), folder)
+    finally:
+        os.close(handle)
+
+
 def unmount(target: str) -> None:
     """Take away the topmost mount at *target*, lazily; MountError when there is none."""
     if _libc.umount2(target.encode(), _MNT_DETACH) != 0:
@@ -144,8 +170,14 @@ def mounted(at: str | None = None) -> list[Mount]:
         for line in file:
             left, right = line.decode("utf-8", "surrogateescape").split(" - ", 1)
             fields = left.split(" ")
+            kind, _source, shared = right.split(" ")[:3]
             mount = Mount(
-                _unescape(fields[4]), fields[2], _unescape(fields[3]), frozenset(fields[5].split(",")), right.split(" ")[0]
+                _unescape(fields[4]),
+                fields[2],
+                _unescape(fields[3]),
+                frozenset(fields[5].split(",")),
+                kind,
+                frozenset(shared.strip().split(",")),
             )
             if at is None or mount.point == at:
                 found.append(mount)

@@ -51,8 +51,13 @@ def install(names: t.Sequence[str], supervised: bool) -> None:
     """
     with contextlib.nullcontext() if supervised else _no_services():
         _step("dpkg", "--configure", "-a")
-        _step("apt-get", "update", "-qq")
+        update()
         _step("apt-get", "install", "-qq", "-y", "--no-install-recommends", *names)
+
+
+def update() -> None:
+    """Have apt read what its sources have. Raises PackageError."""
+    _step("apt-get", "update", "-qq")
 
 
 def lift_ban() -> None:

@@ -27,6 +27,11 @@ class Places:
         return os.path.join(self.home, "configs", "stack.d")
 
     @property
+    def rollback(self) -> str:
+        """What snapshots are kept and how often they are made: there once phase ``rollback`` was run."""
+        return os.path.join(self.home, "configs", "rollback.json")
+
+    @property
     def seccomp(self) -> str:
         """The seccomp profile that sandboxes get."""
         return os.path.join(self.home, "configs", "seccomp.json")
@@ -40,6 +45,26 @@ class Places:
     def public_key(self) -> str:
         """The host's public key (PEM)."""
         return os.path.join(self.home, ".state", "keys", "host.pub")
+
+    @property
+    def logs(self) -> str:
+        """The folder of the log, which the recorder alone writes: ``ct.jsonl``, sealed segments, heads."""
+        return os.path.join(self.home, "observability", "claude-sandbox", "logs")
+
+    @property
+    def log_key(self) -> str:
+        """The log's private key. Its folder is the recorder's own: what a rotation leaves lies beside the key."""
+        return os.path.join(self.home, ".state", "keys", "log", "log.key")
+
+    @property
+    def log_public(self) -> str:
+        """The log's public key (PEM)."""
+        return os.path.join(self.home, ".state", "keys", "log", "log.pub")
+
+    @property
+    def down(self) -> str:
+        """The mark of a teardown: while it is there, no sandbox is started by the machine's own start."""
+        return os.path.join(self.home, ".state", "down")
 
     @property
     def empty(self) -> str:
@@ -64,6 +89,14 @@ class Places:
         """The folder that holds a sandbox's changes: ``upper`` and ``work`` of its overlay."""
         return os.path.join(self.sandbox(name), "delta")
 
+    def snapshots(self, name: str) -> str:
+        """The folder of a sandbox's snapshots, beside its layers so that they can share blocks with them."""
+        return os.path.join(self.delta(name), "snapshots")
+
+    def image(self, name: str) -> str:
+        """The image of the file system that is mounted at a sandbox's delta, where there are loop devices."""
+        return os.path.join(self.sandbox(name), "delta.img")
+
     def baseline(self, name: str) -> str:
         """The folder of a sandbox's baseline: ``manifest.jsonl`` and ``seal.json``."""
         return os.path.join(self.sandbox(name), "baseline")
@@ -83,3 +116,10 @@ class Places:
     def exports(self, name: str) -> str:
         """The folder of a sandbox's bundles."""
         return os.path.join(self.home, "exports", name)
+
+    def foreign(self, folder: str) -> bool:
+        """Whether sandboxes wrote what is in *folder*: a layer, or the files of a bundle. A lock or a seal there proves nothing."""
+        above, name = os.path.split(folder)
+        if name == "delta":
+            return os.path.dirname(above) == self.sandboxes
+        return name == "files" and os.path.dirname(os.path.dirname(above)) == os.path.join(self.home, "exports")

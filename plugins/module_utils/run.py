@@ -14,13 +14,30 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import bundle, changes, sandboxes, seal, spec, stack, workset
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import Docker, DockerError, Stream
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import (
+    acts,
+    bundle,
+    canonical,
+    changes,
+    llm,
+    recorder,
+    rollback,
+    sandboxes,
+    seal,
+    spec,
+    stack,
+    workset,
+)
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import KILLED, DockerError, Late, Stream
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.sandboxes import Host, SandboxError
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils.workset import OriginalsChanged, WorkingSet
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.workset import OriginalsChanged, WorkingSet, WorkingSetError
 
 PREDICATE = "bundle"
 _PARTIAL = ".partial"
+_LOOK = 0.2  # seconds between two looks at what has no hard cap
+_BEGIN = 60  # seconds in which a command must have begun
+_GRACE = 10  # seconds that a command whose time is up has between TERM and KILL
+_DIED = "the sandbox died of the command, which went over a cap on memory or processes, or somebody stopped it"
 # In a sandbox only its first process and what an exec started have no parent: the latter is the run's command.
 # Nothing here forks: a sandbox that is full of processes must take a signal most of all.
 _SIGNAL = r"""
@@ -34,21 +51,41 @@ for stat in /proc/[0-9]*/stat; do
 done
 exit 0
 """
+# Two are left when all have gone: the first process and this one. What is killed may take a moment to go.
+_KILL = r"""
+exec 2>/dev/null
+for try in 1 2 3 4 5 6 7 8 9 10; do
+  kill -KILL -1
+  set -- /proc/[0-9]*
+  [ $# -le 2 ] && exit 0
+  sleep 0.05
+done
+exit 1
+"""
 
 
 @dataclasses.dataclass
 class Result:
-    """What came of a run. *seconds* are wall times by step; *flagged* and *not_carried* are path → reason."""
+    """What came of a run. *seconds* are wall times by step; *flagged* and *not_carried* are path → reason.
+
+    *ended* is why the command was ended from outside, empty when it ended by itself; *timed_out* that its time was up;
+    *snapshots* are the ids of the working set's ``before`` and ``after``, empty where phase ``rollback`` was not run;
+    *output* is how many bytes the command wrote.
+    """
 
     run: str
     sandbox: str
     exit_code: int
+    ended: str
+    timed_out: bool
     bundle: str
     changes: dict[str, int]
+    snapshots: dict[str, str]
     originals: list[str]
     flagged: dict[str, str]
     not_carried: dict[str, str]
     seconds: dict[str, float]
+    output: int
 
 
 class Terminal(t.Protocol):
@@ -67,11 +104,6 @@ class Terminal(t.Protocol):
         """The command has ended."""
 
 
-def run_id() -> str:
-    """Return a new run's id: its start in UTC and four random digits, so that ids sort by time."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-" + secrets.token_hex(2)
-
-
 def run(
     host: Host,
     name: str,
@@ -79,21 +111,37 @@ def run(
     terminal: Terminal,
     originals: str | None = None,
     progress: workset.Progress | None = None,
+    timeout: int = 0,
 ) -> Result:
-    """Run *argv* in the sandbox *name* and make its bundle.
+    """Run *argv* in the sandbox *name* and make its bundle. After *timeout* seconds, if that is not 0, the command is ended.
 
     With *originals* it runs in a throw-away sandbox of the same shape over that folder. Raises Busy, SandboxError,
-    WorkingSetError or DockerError, each before the command has begun, or DockerError when the engine is lost later.
+    WorkingSetError, RecorderError or DockerError, each before the command has begun, or one of the last two when the recorder or the
+    engine is lost later.
     """
     argv = spec.argv(argv)
     description = described(host, name)
-    this = run_id()
+    this = acts.run_id()
     reap(host)
-    if originals is None:
-        with sandboxes.held(host.places, name, f"run {this}") as crashed:
-            return _Run(host, name, name, description, this, terminal, progress).go(argv, crashed)
-    with throwaway(host, name, description, originals, progress) as (other, reshaped):
-        return _Run(host, other, name, reshaped, this, terminal, progress).go(argv, False)
+    with (
+        acts.traced(this),
+        acts.recorded(
+            host.places, "run.start", "process_activity", "run.end", sandbox=name, resource=originals or description["originals"], argv=argv
+        ) as came,
+        contextlib.ExitStack() as held,
+    ):
+        if originals is None:
+            crashed = held.enter_context(sandboxes.held(host.places, name, f"run {this}"))
+            one = _Run(host, name, name, description, this, terminal, progress, timeout)
+        else:
+            other, reshaped = held.enter_context(throwaway(host, name, description, originals, progress))
+            crashed, one = False, _Run(host, other, name, reshaped, this, terminal, progress, timeout)
+        held.enter_context(llm.counted(host.places, name, description, this))
+        result = one.go(argv, crashed)
+        came.outcome = "failure" if result.exit_code or result.originals else "success"
+        came.reason = "; ".join([result.ended, *result.originals]).strip("; ") or None
+        came.detail = {"exit_code": result.exit_code, "bytes": result.output, "bundle": result.bundle, **result.changes}
+        return result
 
 
 def described(host: Host, name: str) -> stack.Description:
@@ -121,7 +169,7 @@ def throwaway(
             raise SandboxError("; ".join(problems))
         uid, gid = _uid(host, dataclasses.replace(declared[0], name=other))
         workset.ensure_run(host.places)
-        working_set = WorkingSet(host.places, other, path, uid, gid)
+        working_set = WorkingSet(host.places, other, path, uid, gid, sandboxes.size_of(shape))
         sandboxes.author(sandboxes.accounts_files(host.places, other, uid, gid))
         working_set.seal_baseline(working_set.scan(progress), f"throw-away sandbox {other}")
         working_set.make_delta()
@@ -147,6 +195,8 @@ def _reshaped(host: Host, name: str, shape: stack.Description, working_set: Work
     part = working_set.part()
     kept = [mount for mount in shape["mounts"] if "bind" in mount]
     binds = [{**mount, "bind": other + mount["bind"].removeprefix(folder)} for mount in kept if mount["bind"].startswith(folder + "/")]
+    # To services it is the sandbox *name*, and may no more than that.
+    binds += [mount for mount in kept if mount["bind"].startswith(host.places.run + "/")]
     return {
         **shape,
         "originals": working_set.originals,
@@ -183,6 +233,7 @@ class _Run:
         this: str,
         terminal: Terminal,
         progress: workset.Progress | None,
+        timeout: int,
     ) -> None:
         self.host = host
         self.name = name
@@ -192,7 +243,11 @@ class _Run:
         self.id = this
         self.terminal = terminal
         self.progress = progress
+        self.timeout = timeout
+        self.timed_out = False
         self.seconds: dict[str, float] = {}
+        self.ended = ""
+        self.output = 0
         self._mark = time.monotonic()
         self.working_set = t.cast(WorkingSet, host.working_set(name, description))
 
@@ -206,32 +261,53 @@ class _Run:
         if differences := self.host.differences(self.name, self.description):
             self.host.bring_up(self.name, self.description, differences)
         elif crashed:
-            sweep(self.host.docker, self.container)
+            sweep(self.host, self.name, self.description)
         self._drop_partial()
         baseline = self.working_set.prove(self.progress)
+        before = self._snapshot("before")
         self._step("ready")
         started = seal.now()
-        code = self._execute(argv)
+        sandboxes.ended(self.host.places, self.name)  # what was meant for another run
+        with self._monitored():
+            code = self._execute(argv)
+        self.ended = sandboxes.ended(self.host.places, self.name) or self.ended
         finished = seal.now()
         self._step("command")
-        sweep(self.host.docker, self.container)
+        sweep(self.host, self.name, self.description)
         changed = self._proof()
+        snapshots, unsaved = {"before": before, "after": ""}, ""
+        try:
+            snapshots["after"] = self._snapshot("after")
+        except (WorkingSetError, sandboxes.Busy, seal.SealError, recorder.RecorderError, OSError) as error:
+            # What the command did is not lost with it.
+            unsaved = str(error)
         facts = {
             "sandbox": self.of,
             "run": self.id,
             "baseline": baseline,
             "argv": argv,
             "image": self.description["image"],
+            "runtime": stack.runtime(self.description),
+            "timeout": self.timeout,
             "exit_code": code,
+            "cap": self.working_set.cap(),
+            "ended": self.ended,
             "started": started,
             "finished": finished,
             "originals": changed or ["unchanged"],
+            "snapshots": snapshots,
         }
         self._step("proof")
         folder, counts, summary = self._bundle(facts)
         self._step("bundle")
+        if unsaved:
+            raise SandboxError(f"{unsaved}; the run's bundle is {folder}")
         told = (summary["flagged"], summary["not_carried"])
-        return Result(self.id, self.of, code, folder, counts, changed, *told, self.seconds)
+        return Result(self.id, self.of, code, self.ended, self.timed_out, folder, counts, snapshots, changed, *told, self.seconds, self.output)
+
+    def _snapshot(self, word: str) -> str:
+        # A throw-away sandbox has nothing that somebody would want back.
+        return rollback.around_run(self.host, self.working_set, self.id, word) if self.name == self.of else ""
 
     def _proof(self) -> list[str]:
         try:
@@ -245,7 +321,7 @@ class _Run:
         exec_id = docker.exec_create(
             self.container,
             {
-                "Cmd": argv,
+                "Cmd": self.host.command(self.description, argv),
                 "AttachStdin": self.terminal.stdin,
                 "AttachStdout": True,
                 "AttachStderr": True,
@@ -262,7 +338,7 @@ class _Run:
         def send_signal(word: str) -> None:
             script = _SIGNAL.replace("SIGNAL", word)
             try:
-                code, _said = docker.execute(self.container, ["/bin/sh", "-c", script], timeout=5)
+                code, _said = self.host.execute(self.name, self.description, ["/bin/sh", "-c", script], timeout=5)
             except DockerError:
                 code = 1
             if code:
@@ -271,22 +347,98 @@ class _Run:
 
         self.terminal.start(stream, resize, send_signal)
         try:
-            while chunk := stream.read():
-                self.terminal.write(*chunk)
+            try:
+                docker.exec_begun(exec_id, stream, _BEGIN)
+            except Late as error:
+                docker.kill(self.container)
+                raise SandboxError(f"sandbox {self.of}: {error}: it was stopped, and comes up again with the next run") from error
+            with self._limited(send_signal), self._survived(stream) as died:
+                while chunk := stream.read():
+                    self.output += len(chunk[1])
+                    self.terminal.write(*chunk)
+                return self._exit_code(exec_id, died)
         finally:
             self.terminal.stop()
             stream.close()
-        return self._exit_code(exec_id)
 
-    def _exit_code(self, exec_id: str) -> int:
+    @contextlib.contextmanager
+    def _limited(self, send_signal: t.Callable[[str], None]) -> t.Iterator[None]:
+        """End the command when its time is up: by TERM, and after a grace by KILL, with all that it has started."""
+        done = threading.Event()
+
+        def watch() -> None:
+            if done.wait(self.timeout):
+                return
+            self.ended = f"the command was ended: its {self.timeout} s were up"
+            self.timed_out = True
+            send_signal("TERM")
+            if not done.wait(_GRACE) and not _killed(self.host, self.name, self.description):
+                self.host.docker.kill(self.container)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        if self.timeout:
+            watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if self.timeout:
+                watcher.join()
+
+    @contextlib.contextmanager
+    def _survived(self, stream: Stream) -> t.Iterator[threading.Event]:
+        """Yield what is set when the sandbox dies, and say so at the end."""
+        with self.host.docker.survived(self.container, stream) as died:
+            yield died
+        with contextlib.suppress(DockerError):
+            if self.host.docker.running(self.container) is None:
+                self.ended = self.ended or _DIED
+
+    @contextlib.contextmanager
+    def _monitored(self) -> t.Iterator[None]:
+        """End the command when it outgrows a cap that is not a hard one. What was too much before may be cleared away."""
+        if self.working_set.hard:
+            yield
+            return
+        done = threading.Event()
+        before = self.working_set.used()
+
+        def watch() -> None:
+            pause = _LOOK
+            while not done.wait(pause):
+                start = time.monotonic()
+                try:
+                    over = self.working_set.over(before)
+                except changes.ChangesError as error:
+                    over = str(error)
+                if over:
+                    self.ended = f"the command was ended: {over}"
+                    self.host.docker.kill(self.container)
+                    return
+                # A large set takes long to measure: that must not take the machine.
+                pause = max(_LOOK, 4 * (time.monotonic() - start))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    def _exit_code(self, exec_id: str, died: threading.Event) -> int:
         # The stream may end a little before the engine has noted the exit, and long before when the command closed it.
         pause = 0.002
         while (code := self.host.docker.exec_code(exec_id)) is None:
+            if died.is_set():
+                return KILLED
             time.sleep(pause)
             pause = min(pause * 2, 0.25)
         return code
 
     def _drop_partial(self) -> None:
+        """Clear what a run that was killed at its bundle has left."""
+        self.host.remove(stack.tool_name(self.name))
         folder = self.host.places.exports(self.of)
         with contextlib.suppress(FileNotFoundError):
             for entry in os.listdir(folder):
@@ -306,32 +458,50 @@ class _Run:
         return folder, changes.counts(found), summary
 
     def _tool(self, argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO) -> int:
-        return run_tool(self.host, self.description["image"], stack.tool_name(self.name), argv, stdin, stdout)
+        return run_tool(self.host, self.description, stack.tool_name(self.name), argv, stdin, stdout)
 
 
-def sweep(docker: Docker, container: str) -> None:
-    """End every process of a sandbox but its first one; a sandbox that does not let go of them is started anew."""
+def _killed(host: Host, name: str, description: stack.Description) -> bool:
+    """Kill every process of a sandbox but its first one, and tell whether all have gone."""
     try:
-        docker.execute(container, ["/bin/sh", "-c", "kill -KILL -1"], timeout=5)
-        left = docker.call("GET", f"/containers/{container}/top", query={"ps_args": "-eo pid,comm"})["Processes"]
+        code, _said = host.execute(name, description, ["/bin/sh", "-c", _KILL], timeout=10)
+        return code == 0 and _alone(host, name, description)
     except DockerError:
-        left = None
-    if left is None or len(left) > 1:
-        docker.kill(container)
-        docker.stop(container)
-        docker.start(container)
+        return False
 
 
-def run_tool(host: Host, image: str, name: str, argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO) -> int:
+def _alone(host: Host, name: str, description: stack.Description) -> bool:
+    # A process that is quick enough could stop the one above, and write into it that all is well. gVisor shows the host none
+    # of its processes, and lets nobody write into another's memory.
+    if stack.runtime(description) != "runc":
+        return True
+    top = host.docker.call("GET", f"/containers/{stack.container_name(name)}/top", query={"ps_args": "-eo pid,comm"})
+    return len(top["Processes"]) <= 1
+
+
+def sweep(host: Host, name: str, description: stack.Description) -> None:
+    """End every process of a sandbox but its first one; a sandbox that does not let go of them is started anew."""
+    if _killed(host, name, description):
+        return
+    container, working_set = stack.container_name(name), t.cast(WorkingSet, host.working_set(name, description))
+    host.docker.kill(container)
+    host.docker.stop(container)
+    with working_set.lent():
+        host.start(name, description)
+
+
+def run_tool(
+    host: Host, description: stack.Description, name: str, argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO
+) -> int:
     """Run a tool over hostile content in a container of its own: no network, nothing mounted, no rights.
 
-    *stdin* is fed to it, its output goes to *stdout*; returns its exit code. What it says of errors is raised as
-    SandboxError when it fails.
+    It gets the image and the processors of the sandbox. *stdin* is fed to it, its output goes to *stdout*; returns its
+    exit code. What it says of errors is raised as SandboxError when it fails otherwise than in one of bundle.GIVEN_UP.
     """
     docker = host.docker
     host.remove(name)
     body = {
-        "Image": image,
+        "Image": description["image"],
         "Entrypoint": [],
         "Cmd": argv,
         "User": "65534:65534",
@@ -349,6 +519,7 @@ def run_tool(host: Host, image: str, name: str, argv: list[str], stdin: t.Iterab
             "SecurityOpt": ["no-new-privileges", f"seccomp={host.seccomp()}"],
             "Memory": 1 << 30,
             "MemorySwap": 1 << 30,
+            "NanoCpus": description["nano_cpus"],
             "PidsLimit": 64,
             # Memory is where a patch is made and proven fastest; it counts towards the cap above.
             "ShmSize": 512 << 20,
@@ -378,8 +549,8 @@ def run_tool(host: Host, image: str, name: str, argv: list[str], stdin: t.Iterab
         feeder.join()
         stream.close()
         code = docker.wait(name)
-        if code and said:
-            raise SandboxError(f"the tool container failed ({code}): {said.decode('utf-8', 'replace').strip()}")
+        if code not in (0, *bundle.GIVEN_UP) and said:
+            raise SandboxError(f"the tool container failed ({code}): {canonical.printable(bytes(said).strip())}")
         return code
     finally:
         docker.remove(name)

@@ -1,10 +1,11 @@
 # Copyright (c) 2026 The DockerSandboxApp authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Seals: in-toto statements in DSSE envelopes, signed with the host's Ed25519 key.
+"""Seals: in-toto statements in DSSE envelopes, signed with an Ed25519 key.
 
-The key is ``host.key`` (PEM, root only); beside it are ``host.pub`` and, once it was rotated, ``host.rotations.jsonl``.
-Each rotation is signed by both keys, so neither a thief of the old key nor a maker of a new one can write it alone.
+There are two: the host key, ``host.key`` (PEM, root only), and the log key, ``log.key`` (the recorder only). Beside a key
+are its public half, ``host.pub``, and, once it was rotated, ``host.rotations.jsonl``. Each rotation is signed by both keys,
+so neither a thief of the old key nor a maker of a new one can write it alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,18 @@ Envelope = dict[str, t.Any]
 Where: t.TypeAlias = "str | Path"
 
 
+class _Kind(t.NamedTuple):
+    maker: str
+    replace: str
+
+
+# By the first word of a key's file name: who makes it, and what gives a new one when it is lost.
+_KINDS = {
+    "host": _Kind("the bootstrap phase", "delete the public half to have a new key made and everything sealed again"),
+    "log": _Kind("the recorder", "go on with a new chain: reset-chain on the recorder's admin.sock"),
+}
+
+
 class SealError(Exception):
     """A seal or key that does not hold; the text is one line for the operator."""
 
@@ -38,11 +51,12 @@ class CryptographyMissing(SealError):
 
 
 class PublicKey(t.NamedTuple):
-    """One Ed25519 public key: its PEM, and its id (sha256 of its DER SubjectPublicKeyInfo, hexadecimal)."""
+    """One Ed25519 public key: its PEM, its id (sha256 of its DER SubjectPublicKeyInfo, hexadecimal), and whose it is."""
 
     pem: bytes
     keyid: str
     handle: t.Any
+    word: str = "host"
 
     def accepts(self, signature: bytes, data: bytes) -> bool:
         """Return whether *signature* is this key's over *data*."""
@@ -88,27 +102,37 @@ def now() -> str:
 # --- keys
 
 
-def generate() -> PrivateKey:
+def word_of(path: Where) -> str:
+    """Return whose key the file at *path* holds, a half or what led to it: ``host`` or ``log``."""
+    return Path(path).name.partition(".")[0]
+
+
+def generate(word: str = "host") -> PrivateKey:
     """Return a new key."""
-    return _private(_crypto().ed25519.Ed25519PrivateKey.generate())
+    return _private(_crypto().ed25519.Ed25519PrivateKey.generate(), word)
 
 
-def _private(handle: t.Any) -> PrivateKey:
+def _private(handle: t.Any, word: str) -> PrivateKey:
     forms = _crypto().serialization
     pem = handle.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
-    return PrivateKey(pem, _public(handle.public_key()), handle)
+    return PrivateKey(pem, _public(handle.public_key(), word), handle)
 
 
-def _public(handle: t.Any) -> PublicKey:
+def _public(handle: t.Any, word: str) -> PublicKey:
     forms = _crypto().serialization
     info = forms.PublicFormat.SubjectPublicKeyInfo
     der = handle.public_bytes(forms.Encoding.DER, info)
-    return PublicKey(handle.public_bytes(forms.Encoding.PEM, info), hashlib.sha256(der).hexdigest(), handle)
+    return PublicKey(handle.public_bytes(forms.Encoding.PEM, info), hashlib.sha256(der).hexdigest(), handle, word)
+
+
+def _kind(word: str) -> _Kind:
+    return _KINDS.get(word, _KINDS["host"])
 
 
 def load_private(path: Where) -> PrivateKey:
     """Return the private key at *path*. Raises SealError when it is missing, no Ed25519 key, or open to others."""
-    content = _content(path, "the host key is missing; the bootstrap phase creates it")
+    word = word_of(path)
+    content = _content(path, f"the {word} key is missing; {_kind(word).maker} makes it")
     found = atomic.owner(Path(path))
     if found and found[0] & 0o077:
         raise SealError(f"{path}: its mode is {found[0]:04o}, so others may have read it; rotate the key, then chmod 0600")
@@ -119,16 +143,17 @@ def load_private(path: Where) -> PrivateKey:
         handle = None
     if not isinstance(handle, crypto.ed25519.Ed25519PrivateKey):
         raise SealError(f"{path}: is not a private Ed25519 key in PEM; restore it")
-    return _private(handle)
+    return _private(handle, word)
 
 
 def load_public(path: Where) -> PublicKey:
     """Return the public key at *path*. Raises SealError when it is missing or no Ed25519 key."""
-    return parse_public(_content(path, "the host's public key is missing; the bootstrap phase writes it"), str(path))
+    word = word_of(path)
+    return parse_public(_content(path, f"the {word}'s public key is missing; {_kind(word).maker} writes it"), str(path), word)
 
 
-def parse_public(pem: bytes, where: str) -> PublicKey:
-    """Return the public key in *pem*; *where* names it in a SealError."""
+def parse_public(pem: bytes, where: str, word: str = "host") -> PublicKey:
+    """Return the public key in *pem*; *where* names it in a SealError, *word* says whose it is."""
     crypto = _crypto()
     try:
         handle = crypto.serialization.load_pem_public_key(pem)
@@ -136,7 +161,7 @@ def parse_public(pem: bytes, where: str) -> PublicKey:
         handle = None
     if not isinstance(handle, crypto.ed25519.Ed25519PublicKey):
         raise SealError(f"{where}: is not a public Ed25519 key in PEM; restore it")
-    return _public(handle)
+    return _public(handle, word)
 
 
 def _content(path: Where, missing: str) -> bytes:
@@ -160,30 +185,29 @@ def rotations_of(public: Where) -> Path:
 
 
 def ensure_key(key: Where, check: bool = False) -> str | None:
-    """Make the host key and its public half if they are not there; return what was (with *check*: would be) done.
+    """Make the key and its public half if they are not there; return what was (with *check*: would be) done.
 
     Completes a creation or rotation that was killed. Raises SealError when one half is missing or foreign: that is
     never repaired silently, because every seal rests on it.
     """
-    key, public = Path(key), public_of(key)
+    key, public, word = Path(key), public_of(key), word_of(key)
     try:
         there = key.exists(), public.exists()
         if there == (False, True):
             raise SealError(
-                f"{key}: the key is gone, its public half {public} is there; restore the key, or delete the public "
-                "half to have a new key made and everything sealed again"
+                f"{key}: the key is gone, its public half {public} is there; restore the key, or {_kind(word).replace}"
             )
         if not there[0]:
             if not check:
                 key.parent.mkdir(parents=True, exist_ok=True)
-                made = generate()
+                made = generate(word)
                 atomic.write(key, made.pem, 0o600)
                 atomic.write(public, made.public.pem, 0o644)
-            return f"Made the host key {key}"
+            return f"Made the {word} key {key}"
         if _spare(key).exists():
             if not check:
                 rotate(key)
-            return f"Completed the interrupted rotation of the host key {key}"
+            return f"Completed the interrupted rotation of the {word} key {key}"
         private = load_private(key)
         if there[1]:
             found = load_public(public)
@@ -195,7 +219,7 @@ def ensure_key(key: Where, check: bool = False) -> str | None:
             atomic.write(public, private.public.pem, 0o644)
     except OSError as error:
         raise SealError(f"{error.filename or key}: {atomic.reason(error)}") from None
-    return f"Wrote the public half {public} of the host key"
+    return f"Wrote the public half {public} of the {word} key"
 
 
 def _spare(key: Path) -> Path:
@@ -205,13 +229,13 @@ def _spare(key: Path) -> Path:
 def rotate(key: Where) -> Envelope:
     """Replace the private key at *key* by a new one; return the rotation, signed by both keys.
 
-    Seals by the old key stay valid. When the old key was stolen that is wrong: then delete ``host.rotations.jsonl``
-    after the rotation and seal everything again. A call that was killed is completed by the next.
+    Seals by the old key stay valid. When the old key was stolen that is wrong: then delete the file of rotations after
+    the rotation and seal everything again. A call that was killed is completed by the next.
     """
     key = Path(key)
     old, spare, chain = load_private(key), _spare(key), rotations(public_of(key))
     if not spare.exists():
-        atomic.write(spare, generate().pem, 0o600)
+        atomic.write(spare, generate(word_of(key)).pem, 0o600)
     new = load_private(spare)
     made = rotation(old, new)
     known = [envelope for envelope in chain if _keyids(envelope) == _keyids(made)]
@@ -228,7 +252,7 @@ def rotate(key: Where) -> Envelope:
 def rotation(old: PrivateKey, new: PrivateKey) -> Envelope:
     """Return the statement that *new* follows *old*, signed by both."""
     predicate = {"old": old.public.pem.decode(), "new": new.public.pem.decode(), "time": now()}
-    made = statement({"host.pub": canonical.sha256_hex(new.public.pem)}, "rotation", predicate)
+    made = statement({f"{old.public.word}.pub": canonical.sha256_hex(new.public.pem)}, "rotation", predicate)
     return sign(made, old) | {"signatures": sign(made, old)["signatures"] + sign(made, new)["signatures"]}
 
 
@@ -251,7 +275,7 @@ def trusted(public: PublicKey, chain: t.Iterable[Envelope]) -> dict[str, PublicK
     for envelope in chain:
         payload, signatures = _opened(envelope)
         predicate = _statement(payload)["predicate"]
-        old, new = (parse_public(str(predicate.get(end)).encode(), f"a rotation's {end} key") for end in ("old", "new"))
+        old, new = (parse_public(str(predicate.get(end)).encode(), f"a rotation's {end} key", public.word) for end in ("old", "new"))
         signed = pae(PAYLOAD_TYPE, payload)
         if all(key.accepts(signatures.get(key.keyid, b""), signed) for key in (old, new)):
             pairs.append((old, new))
@@ -314,16 +338,25 @@ def verify(envelope: Envelope, public: PublicKey, chain: t.Iterable[Envelope] = 
 
     Raises SealError with one line otherwise.
     """
+    return verify_by(envelope, trusted(public, chain), public)
+
+
+def verify_by(envelope: Envelope, keys: t.Mapping[str, PublicKey], public: PublicKey) -> Statement:
+    """Do what :func:`verify` does for many envelopes: *keys* is what :func:`trusted` returned for *public*."""
     payload, signatures = _opened(envelope)
-    keys = trusted(public, chain)
     known = signatures.keys() & keys.keys()
     if not known:
         ids = ", ".join(sorted(keyid[:12] for keyid in signatures)) or "none"
-        raise SealError(f"it is not signed with this host's key {public.keyid[:12]}… (signed with: {ids})")
+        raise SealError(f"it is not signed with this {public.word}'s key {public.keyid[:12]}… (signed with: {ids})")
     signed = pae(PAYLOAD_TYPE, payload)
     if not any(keys[keyid].accepts(signatures[keyid], signed) for keyid in known):
         raise SealError("its signature does not fit its content: one of them was changed")
     return _statement(payload)
+
+
+def payload(envelope: Envelope) -> bytes:
+    """Return what an envelope holds, whoever signed it: nobody vouches for it. Raises SealError."""
+    return _opened(envelope)[0]
 
 
 def _opened(envelope: t.Any) -> tuple[bytes, dict[str, bytes]]:
@@ -331,10 +364,18 @@ def _opened(envelope: t.Any) -> tuple[bytes, dict[str, bytes]]:
     try:
         if envelope["payloadType"] != PAYLOAD_TYPE:
             raise SealError(f"its payload type is {envelope['payloadType']!r}, not {PAYLOAD_TYPE}")
-        signatures = {str(item["keyid"]): base64.b64decode(item["sig"], validate=True) for item in envelope["signatures"]}
-        return base64.b64decode(envelope["payload"], validate=True), signatures
+        signatures = {str(item["keyid"]): _decoded(item["sig"]) for item in envelope["signatures"]}
+        return _decoded(envelope["payload"]), signatures
     except (KeyError, TypeError, ValueError, binascii.Error):
         raise SealError("it is not a DSSE envelope") from None
+
+
+def _decoded(text: str) -> bytes:
+    content = base64.b64decode(text, validate=True)
+    # The last letter has bits that count for nothing: content must have one form only.
+    if base64.b64encode(content).decode() != text:
+        raise ValueError
+    return content
 
 
 def _statement(payload: bytes) -> Statement:
@@ -372,7 +413,7 @@ def read(path: Where) -> Envelope:
 def verify_file(path: Where, public: Where, kind: str | None = None) -> Statement:
     """Return the statement in the seal at *path* once its signature holds and every subject has its sealed sha256.
 
-    *public* is ``host.pub``; rotations beside it count. A relative subject lies beside the seal. With *kind* the seal
+    *public* is the signer's public key; rotations beside it count. A relative subject lies beside the seal. With *kind* the seal
     must be one of that kind. Raises SealError, one line that names the seal or the subject.
     """
     envelope, key, chain = read(path), load_public(public), rotations(public)

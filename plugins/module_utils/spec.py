@@ -16,7 +16,10 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 LEAST_MEMORY = 64 << 20  # a shell with git and Python in it
 LEAST_TMPFS = 1 << 20
+LEAST_WORKING_SET = 300 << 20  # what mkfs.xfs takes at the least
+WORKING_SET = "4g"
 MOST_PIDS = 32768  # the kernel's pid_max where nothing raised it
+LEAST_GVISOR_PIDS = 128  # gVisor's own threads, some 40 of them, count towards the cap
 
 
 class SpecError(ValueError):
@@ -41,7 +44,9 @@ class Sandbox:
     file_size: int
     tmp_size: int
     home_size: int
+    working_set: int
     run_as: str
+    runtime: str
 
 
 def size(value: t.Any) -> int:
@@ -75,7 +80,8 @@ def _count(least: int, most: int) -> t.Callable[[t.Any], int]:
     return parse
 
 
-def _cpus(value: t.Any) -> int:
+def processors(value: t.Any) -> int:
+    """Return a number of processors such as ``1.5`` in billionths of one; ValueError as :func:`size` raises it."""
     try:
         number = decimal.Decimal(str(value))
         usable = not isinstance(value, bool) and number.is_finite() and decimal.Decimal("0.01") <= number <= 1024
@@ -126,13 +132,15 @@ _FIELDS: dict[str, tuple[str, t.Callable[[t.Any], t.Any], t.Any]] = {
     "originals": ("originals", _originals, None),
     "preset": ("preset", str, "generic"),
     "memory": ("memory", _least(LEAST_MEMORY), "2g"),
-    "cpus": ("nano_cpus", _cpus, "1"),
+    "cpus": ("nano_cpus", processors, "1"),
     "pids": ("pids", _count(16, MOST_PIDS), 256),
     "open_files": ("open_files", _count(64, 1_000_000), 4096),
     "file_size": ("file_size", _least(LEAST_TMPFS), "4g"),
     "tmp_size": ("tmp_size", _least(LEAST_TMPFS), "256m"),
     "home_size": ("home_size", _least(LEAST_TMPFS), "256m"),
+    "working_set": ("working_set", _least(LEAST_WORKING_SET), WORKING_SET),
     "run_as": ("run_as", _choice("own", "owner"), "own"),
+    "runtime": ("runtime", _choice("runc", "gvisor"), "runc"),
 }
 
 
@@ -167,6 +175,8 @@ def parse(declarations: t.Any, presets: t.Collection[str]) -> list[Sandbox]:
                     raise ValueError(f"{value!r} is not a preset there is: use {', '.join(sorted(presets))}")
             except ValueError as error:
                 problems.append(f"{where}: {key}: {error}")
+        if values.get("runtime") == "gvisor" and values.get("pids", LEAST_GVISOR_PIDS) < LEAST_GVISOR_PIDS:
+            problems.append(f"{where}: pids: {values['pids']} is too little under gvisor, whose own threads count: at least {LEAST_GVISOR_PIDS}")
         if len(problems) == before:
             sandbox = Sandbox(**values)
             if sandbox.name in found:
@@ -193,6 +203,14 @@ def argv(value: t.Any) -> list[str]:
     if not value[0]:
         raise ValueError("argv[0]: the program's name is empty")
     return list(value)
+
+
+def seconds(value: t.Any) -> int:
+    """Return *value* if it is a time that a command may take, in seconds up to 30 days; ValueError in one line if not."""
+    try:
+        return _count(1, 30 * 86400)(value)
+    except ValueError as error:
+        raise ValueError(f"timeout: {error} seconds") from error
 
 
 def human(count: int) -> str:

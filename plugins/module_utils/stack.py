@@ -6,8 +6,9 @@
 Each phase adds a *part*: ``{"sandboxes": {name: {…}}}`` in a file of its own under ``configs/stack.d/``. The keys:
 
 - ``image``, ``uid``, ``gid``, ``memory`` ``file_size`` ``shm_size`` (bytes), ``nano_cpus``, ``pids``, ``open_files``,
-  ``originals``, ``working_dir``: one phase alone may set each;
-- ``tmpfs`` (path → bytes), ``environment`` (name → text), ``labels``: united;
+  ``originals``, ``working_dir``, ``runtime`` (``runc``, unless it is given, or ``gvisor``): one phase alone may set each;
+- ``tmpfs`` (path → bytes), ``environment`` (name → text), ``labels``, ``forwards`` (a port of the sandbox's own 127.0.0.1 → the
+  unix socket that it leads to): united;
 - ``mounts``: joined, in the order of the phases. A *bind* is ``{"bind": source, "target": path}``, read-only always; an
   *overlay* is ``{"overlay": volume name, "target": path, "options": mount options}``.
 """
@@ -19,9 +20,37 @@ import typing as t
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import canonical
 
 LABEL = "dockersandbox.guardrails"
-ENTRYPOINT = ["/usr/bin/catatonit", "-P"]
+# A copy that its user may run and not read: the kernel then keeps /proc/1 from him. Else he could write his own code into
+# the one process that outlives a run.
+INIT = "/usr/local/libexec/catatonit"
+# The same for a first process that forwards: a copy of the interpreter, and the program that it runs (module_utils/forward.py).
+INTERPRETER = "/usr/local/libexec/guardrails-python"
+FORWARDER = "/usr/local/libexec/guardrails-forward.py"
 HOME = "/home/agent"
-_UNITED = ("tmpfs", "environment", "labels")
+OOM_SCORE = 500  # of 1000
+# What the newest engines keep from a container, said here because Debian's know of less (energy counters tell what others
+# compute), and besides: the kernel's addresses, symbols and command line, and all it tells of itself below /sys.
+MASKED = (
+    *(f"/proc/{name}" for name in ("acpi", "asound", "cmdline", "interrupts", "kallsyms", "kcore", "key-users", "keys", "latency_stats")),
+    *(f"/proc/{name}" for name in ("modules", "sched_debug", "scsi", "timer_list", "timer_stats")),
+    *(f"/sys/{name}" for name in ("devices/virtual/powercap", "firmware", "kernel", "module")),
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# What a sandbox declares → the engine's name for it.
+RUNTIMES = {"runc": "runc", "gvisor": "runsc"}
+# The kernel counts pseudo-terminals for all containers together: each sandbox has some of its own.
+_TERMINALS = {
+    "Type": "volume",
+    "Target": "/dev/pts",
+    "VolumeOptions": {
+        "NoCopy": True,
+        "DriverConfig": {
+            "Name": "local",
+            "Options": {"type": "devpts", "device": "devpts", "o": "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5,max=64"},
+        },
+    },
+}
+_UNITED = ("tmpfs", "environment", "labels", "forwards")
 
 Description = dict[str, t.Any]
 
@@ -34,6 +63,11 @@ def container_name(name: str) -> str:
 def tool_name(name: str) -> str:
     """Return the name of the container that makes a patch of a sandbox's changes, while a run needs it."""
     return f"{container_name(name)}.diff"
+
+
+def runtime(description: Description) -> str:
+    """Return what a sandbox runs under, a key of :data:`RUNTIMES`."""
+    return str(description.get("runtime", "runc"))
 
 
 def merge(parts: t.Iterable[dict[str, t.Any]]) -> dict[str, Description]:
@@ -76,21 +110,27 @@ def container(name: str, description: Description, seccomp: str) -> dict[str, t.
         "User": user,
         "WorkingDir": description.get("working_dir", HOME),
         "Env": [f"{key}={value}" for key, value in sorted(_environment(description).items())],
-        "Entrypoint": ENTRYPOINT,
+        "Entrypoint": _entrypoint(description),
         "Cmd": [],
         "HostConfig": {
+            "Runtime": RUNTIMES[runtime(description)],
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp}"],
+            # Compose has no word for these, nor for the terminals: its file leaves them to the engine.
+            "MaskedPaths": list(MASKED),
+            "ReadonlyPaths": list(READ_ONLY),
             "Memory": description["memory"],
             "MemorySwap": description["memory"],
             "NanoCpus": description["nano_cpus"],
             "PidsLimit": description["pids"],
+            # Should the host itself run out of memory, a sandbox goes before anything of the host's.
+            "OomScoreAdj": OOM_SCORE,
             "ShmSize": description["shm_size"],
             "Ulimits": [{"Name": key, "Soft": value, "Hard": value} for key, value in _ulimits(description).items()],
             "Tmpfs": {path: _tmpfs_options(description, path) for path in sorted(description["tmpfs"])},
-            "Mounts": [_mount(mount) for mount in description["mounts"]],
+            "Mounts": [*map(_mount, description["mounts"]), *([_TERMINALS] if runtime(description) == "runc" else [])],
             "IpcMode": "private",
             "CgroupnsMode": "private",
             "Init": False,
@@ -113,6 +153,17 @@ def volumes(description: Description) -> dict[str, dict[str, str]]:
     }
 
 
+def listening(table: str) -> set[int]:
+    """Return the ports of 127.0.0.1 at which something listens, from *table*, the text of a ``/proc/…/net/tcp``."""
+    rows = [line.split() for line in table.splitlines()]
+    return {int(row[1][9:], 16) for row in rows if len(row) > 3 and row[1].startswith("0100007F:") and row[3] == "0A"}
+
+
+def sockets(memory: int) -> int:
+    """Return how many bytes the TCP connections of a sandbox with *memory* bytes may hold, in whole pages."""
+    return memory // 8 // 4096 * 4096
+
+
 def compose(stack: dict[str, Description], seccomp_path: str) -> dict[str, t.Any]:
     """Return the same stack as a Compose file (Compose Specification): what the engine is told, for people to read."""
     services = {}
@@ -121,11 +172,13 @@ def compose(stack: dict[str, Description], seccomp_path: str) -> dict[str, t.Any
         services[container_name(name)] = {
             "container_name": container_name(name),
             "image": description["image"],
+            "runtime": RUNTIMES[runtime(description)],
             "hostname": name,
             "user": f"{description['uid']}:{description['gid']}",
             "working_dir": description.get("working_dir", HOME),
-            "environment": dict(sorted(_environment(description).items())),
-            "entrypoint": ENTRYPOINT,
+            # Compose would put its own variables in.
+            "environment": {key: value.replace("$", "$$") for key, value in sorted(_environment(description).items())},
+            "entrypoint": _entrypoint(description),
             "network_mode": "none",
             "read_only": True,
             "cap_drop": ["ALL"],
@@ -134,6 +187,7 @@ def compose(stack: dict[str, Description], seccomp_path: str) -> dict[str, t.Any
             "memswap_limit": description["memory"],
             "cpus": description["nano_cpus"] / 1_000_000_000,
             "pids_limit": description["pids"],
+            "oom_score_adj": OOM_SCORE,
             "shm_size": description["shm_size"],
             "ulimits": {key: {"soft": value, "hard": value} for key, value in _ulimits(description).items()},
             "tmpfs": [f"{path}:{_tmpfs_options(description, path)}" for path in sorted(description["tmpfs"])],
@@ -162,7 +216,7 @@ def drift(wanted: dict[str, t.Any], inspected: dict[str, t.Any]) -> list[str]:
     if (inspected["Config"].get("Labels") or {}).get(label) != wanted["Labels"][label]:
         return ["made from another description"]
     real = inspected["HostConfig"]
-    keys = ("NetworkMode", "ReadonlyRootfs", "CapDrop", "Memory", "MemorySwap", "NanoCpus", "PidsLimit", "RestartPolicy")
+    keys = ("Runtime", "NetworkMode", "ReadonlyRootfs", "CapDrop", "Memory", "MemorySwap", "NanoCpus", "PidsLimit", "OomScoreAdj", "RestartPolicy")
     found = []
     for key in keys:
         due = wanted["HostConfig"][key]
@@ -176,12 +230,23 @@ def _environment(description: Description) -> dict[str, str]:
     return {"HOME": HOME, "USER": "agent", "LANG": "C.UTF-8", **description["environment"]}
 
 
+def _entrypoint(description: Description) -> list[str]:
+    # gVisor starts nothing that cannot be read, and lets nobody write into another process.
+    closed = runtime(description) == "runc"
+    if forwards := description.get("forwards"):
+        ports = [f"{port}={path}" for port, path in sorted(forwards.items())]
+        return [INTERPRETER if closed else "/usr/bin/python3", "-I", "-S", FORWARDER, *ports]
+    return [INIT if closed else "/usr/bin/catatonit", "-P"]
+
+
 def _ulimits(description: Description) -> dict[str, int]:
-    return {"core": 0, "fsize": description["file_size"], "nofile": description["open_files"]}
+    # One byte and not none: see the rules for prlimit64 in configs/seccomp.json.
+    return {"core": 1, "fsize": description["file_size"], "nofile": description["open_files"]}
 
 
 def _tmpfs_options(description: Description, path: str) -> str:
-    options = f"rw,nosuid,nodev,size={description['tmpfs'][path]}"
+    # The engine's own default is noexec, which keeps compilers and package managers from working, and nobody from running code.
+    options = f"rw,exec,nosuid,nodev,size={description['tmpfs'][path]}"
     if path == HOME:
         return f"{options},mode=0700,uid={description['uid']},gid={description['gid']}"
     return f"{options},mode=1777"

@@ -17,7 +17,9 @@ description:
 author: DockerSandboxApp authors (@dockersandboxapp)
 requirements:
   - python3-cryptography on the host, for all but O(paths)
-extends_documentation_fragment: dockersandbox.guardrails.places.changes
+extends_documentation_fragment:
+  - dockersandbox.guardrails.places.changes
+  - dockersandbox.guardrails.places.records
 options:
   key:
     description: Make the host's key and its public half, unless they are there.
@@ -37,10 +39,6 @@ options:
   verify:
     description: The folder below which every lock, seal and sealed tree is checked.
     type: path
-  home:
-    description: The project's folder on the host, which holds the key.
-    type: path
-    default: /opt/DockerSandboxApp
 """
 
 EXAMPLES = r"""
@@ -91,19 +89,20 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import (
+    acts,
     atomic,
     lock,
     manifest,
     places,
     proofs,
+    recorder,
     seal,
 )
 
 
-def make(module: AnsibleModule) -> list[str]:
-    """Do what the options ask for; return what was done. In check mode the library for signatures may still lack."""
+def make(module: AnsibleModule, check: bool) -> list[str]:
+    """Do what the options ask for; return what was done. With *check* the library for signatures may still lack."""
     params: dict[str, t.Any] = module.params
-    check: bool = module.check_mode
     actions: list[str | None] = []
     actions += [_lock(path, check) for path in map(Path, params["paths"])]
     try:
@@ -112,7 +111,7 @@ def make(module: AnsibleModule) -> list[str]:
         if params["tree"]:
             actions.append(proofs.seal_tree(Path(params["tree"]), Path(params["manifest"]), params["home"], check))
     except seal.CryptographyMissing as error:
-        if not check:
+        if not module.check_mode:
             raise
         module.warn(f"not verified: {error}")
     return [action for action in actions if action]
@@ -133,12 +132,12 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            **acts.OPTIONS,
             "key": {"type": "str", "choices": ["present"], "no_log": False},
             "paths": {"type": "list", "elements": "path", "default": []},
             "tree": {"type": "path"},
             "manifest": {"type": "path"},
             "verify": {"type": "path"},
-            "home": {"type": "path", "default": places.HOME},
         },
         required_together=[("tree", "manifest")],
         mutually_exclusive=[("verify", "key"), ("verify", "tree"), ("verify", "paths")],
@@ -154,8 +153,11 @@ def main() -> None:
             if problems:
                 module.fail_json(msg="\n".join(problems), problems=problems)
             module.exit_json(changed=False, actions=[], locks=locks, seals=seals)
-        actions = make(module)
-    except (lock.LockError, manifest.ManifestError, proofs.ProofError, seal.SealError) as error:
+        actions = make(module, check=True)
+        if actions and not module.check_mode:
+            with acts.recorded(acts.places_of(module.params), "seal.make", "file_activity", reason=acts.reasons(actions)):
+                actions = make(module, check=False)
+    except (lock.LockError, manifest.ManifestError, proofs.ProofError, recorder.RecorderError, seal.SealError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or params['home']}: {atomic.reason(error)}")

@@ -14,6 +14,7 @@ description:
   - Makes any number of folders in one task, where a task for each would take a hundred times as long.
   - A link or a file in the place of a folder is refused before anything is changed.
 author: DockerSandboxApp authors (@dockersandboxapp)
+extends_documentation_fragment: dockersandbox.guardrails.places.records
 attributes:
   check_mode:
     support: full
@@ -72,6 +73,7 @@ import stat
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, recorder
 
 
 def problem(path: Path) -> str | None:
@@ -87,6 +89,24 @@ def problem(path: Path) -> str | None:
     return f"{path} is {'a link' if stat.S_ISLNK(mode) else 'not a folder'}; move it away"
 
 
+def converge(module: AnsibleModule) -> list[str]:
+    """Make the folders as wanted, unless the module is in check mode, and return what was done."""
+    actions = []
+    for folder in module.params["folders"]:
+        path = Path(folder["path"])
+        made = not path.exists()
+        if made:
+            actions.append(f"Made {path}: it was not there")
+            # A folder that is only predicted has no mode yet, and its group may be only predicted too.
+            if module.check_mode:
+                continue
+            # Closed until its mode is set, so that nobody gets in between.
+            path.mkdir(mode=0o700, parents=True)
+        if module.set_fs_attributes_if_different(module.load_file_common_arguments(folder), False) and not made:
+            actions.append(f"Set {path} to {folder['owner']}:{folder['group']} {folder['mode']}: it differed")
+    return actions
+
+
 def main() -> None:
     """Run the module."""
     options = {
@@ -96,28 +116,23 @@ def main() -> None:
         "group": {"type": "str", "default": "root"},
     }
     module = AnsibleModule(
-        argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": options}},
+        argument_spec={**acts.OPTIONS, "folders": {"type": "list", "elements": "dict", "required": True, "options": options}},
         supports_check_mode=True,
     )
     wanted = module.params["folders"]
     if wrong := [text for folder in wanted if (text := problem(Path(folder["path"])))]:
         module.fail_json(msg="; ".join(wrong))
-    actions = []
-    for folder in wanted:
-        path = Path(folder["path"])
-        made = not path.exists()
-        if made:
-            actions.append(f"Made {path}: it was not there")
-            # A folder that is only predicted has no mode yet, and its group may be only predicted too.
-            if module.check_mode:
-                continue
-            try:
-                # Closed until its mode is set, so that nobody gets in between.
-                path.mkdir(mode=0o700, parents=True)
-            except OSError as error:
-                module.fail_json(msg=f"{path}: {error.strerror}")
-        if module.set_fs_attributes_if_different(module.load_file_common_arguments(folder), False) and not made:
-            actions.append(f"Set {path} to {folder['owner']}:{folder['group']} {folder['mode']}: it differed")
+    try:
+        check, module.check_mode = module.check_mode, True
+        actions = converge(module)
+        module.check_mode = check
+        if actions and not check:
+            with acts.recorded(acts.places_of(module.params), "folder.make", "file_activity", reason=acts.reasons(actions)):
+                actions = converge(module)
+    except recorder.RecorderError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename}: {error.strerror}")
     module.exit_json(changed=bool(actions), actions=actions)
 
 

@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 module: guardrails_info
 short_description: Tell how a host stands
 version_added: 0.1.0
-description: Lists the phases and their gates, the sandboxes, and what to do next, as data and as a table.
+description: Lists the phases and their gates, the services, the sandboxes, and what to do next, as data and as a table.
 author: DockerSandboxApp authors (@dockersandboxapp)
 extends_documentation_fragment:
   - dockersandbox.guardrails.places
@@ -29,8 +29,13 @@ phases:
   returned: success
   type: list
   elements: dict
+services:
+  description: The services, each with its state, its uid and what it says of itself.
+  returned: success
+  type: list
+  elements: dict
 sandboxes:
-  description: The sandboxes, each with its state, what it is busy with, its uid, originals and number of bundles.
+  description: The sandboxes, each with its state, what it is busy with, the cap of its working set and its kind, its uid, originals and number of bundles.
   returned: success
   type: list
   elements: dict
@@ -40,7 +45,7 @@ next:
   type: list
   elements: str
 ok:
-  description: Whether every phase is sealed and every sandbox runs as described.
+  description: Whether every phase is sealed, and every service and sandbox runs as described.
   returned: success
   type: bool
 table:

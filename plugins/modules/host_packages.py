@@ -16,6 +16,7 @@ description:
   - On a host without systemd the packages' services are not started, and their failure to start fails nothing.
   - An installation that was interrupted is completed.
 author: DockerSandboxApp authors (@dockersandboxapp)
+extends_documentation_fragment: dockersandbox.guardrails.places.records
 attributes:
   check_mode:
     support: full
@@ -53,13 +54,13 @@ actions:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import packages
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, packages, recorder
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={"names": {"type": "list", "elements": "str", "required": True}},
+        argument_spec={**acts.OPTIONS, "names": {"type": "list", "elements": "str", "required": True}},
         supports_check_mode=True,
     )
     try:
@@ -67,11 +68,12 @@ def main() -> None:
         actions = [f"Installed {name}: it was missing" for name in missing]
         if packages.leftover():
             actions.append(f"Removed {packages.POLICY}: an interrupted installation left it")
-        if not module.check_mode:
-            if missing:
-                packages.install(missing, supervised=Path("/run/systemd/system").is_dir())
-            packages.lift_ban()
-    except (packages.PackageError, OSError) as error:
+        if actions and not module.check_mode:
+            with acts.recorded(acts.places_of(module.params), "package.install", "application_lifecycle", reason=acts.reasons(actions)):
+                if missing:
+                    packages.install(missing, supervised=Path("/run/systemd/system").is_dir())
+                packages.lift_ban()
+    except (packages.PackageError, recorder.RecorderError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=bool(actions), actions=actions)
 

@@ -34,6 +34,10 @@ options:
     description: The free space that the data folder and Docker's own must have, such as V(2g), or a number of bytes.
     type: str
     default: 2g
+  gvisor:
+    description: Whether a sandbox runs under gVisor, so that the engine needs a runtime for it.
+    type: bool
+    default: false
   engine_wait:
     description: How many seconds an engine that is being started may take to answer. Above V(0), there must be one.
     type: int
@@ -98,6 +102,10 @@ engine:
       description: Whether containers go on when it ends.
       type: bool
       returned: always
+    configured:
+      description: Whether it works with what its configuration should hold.
+      type: bool
+      returned: always
     supervised:
       description: Whether the supervisor of a host without service manager watches over it.
       type: bool
@@ -123,6 +131,7 @@ engine:
     answers: true
     version: 20.10.24+dfsg1
     live_restore: true
+    configured: true
     supervised: false
     packaged: true
     managed: false
@@ -143,6 +152,7 @@ def main() -> None:
             "allow_untested_os": {"type": "bool", "default": False},
             "manage_engine": {"type": "bool", "default": False},
             "min_free_disk": {"type": "str", "default": "2g"},
+            "gvisor": {"type": "bool", "default": False},
             "engine_wait": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
@@ -152,7 +162,7 @@ def main() -> None:
         least = size(options["min_free_disk"])
     except ValueError as error:
         module.fail_json(msg=f"bootstrap_min_free_disk: {error}", needs=[])
-    wishes = host.Wishes(options["allow_untested_os"], options["manage_engine"], least, options["engine_wait"] > 0)
+    wishes = host.Wishes(options["allow_untested_os"], options["manage_engine"], least, options["engine_wait"] > 0, options["gvisor"])
     facts = host.gather(options["data"], wishes, options["engine_wait"])
     needs = host.unmet(facts, wishes)
     if needs:
@@ -168,11 +178,12 @@ def main() -> None:
             "answers": engine is not None and engine.error is None,
             "version": engine.version if engine else "",
             "live_restore": engine is not None and engine.live_restore,
+            "configured": engine is not None and host.configured(engine, wishes),
             "supervised": host.supervised(),
             "packaged": facts.packaged,
             "managed": facts.managed,
-            "adopt": facts.managed and host.adopts_config(),
-            "config": host.wanted_config(),
+            "adopt": facts.managed and host.adopts_config(wishes.gvisor),
+            "config": host.wanted_config(wishes.gvisor),
         },
     )
 

@@ -17,7 +17,9 @@ description:
   - A write that was killed is recognised and completed by the next run.
   - Contents show in diffs and in the host's log of module calls, so this is no place for secrets.
 author: DockerSandboxApp authors (@dockersandboxapp)
-extends_documentation_fragment: dockersandbox.guardrails.places.changes
+extends_documentation_fragment:
+  - dockersandbox.guardrails.places.changes
+  - dockersandbox.guardrails.places.records
 options:
   files:
     description: The files.
@@ -89,7 +91,7 @@ import typing as t
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import lock
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, lock, recorder
 
 
 def number(module: AnsibleModule, option: str) -> int:
@@ -163,6 +165,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            **acts.OPTIONS,
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -182,9 +185,8 @@ def main() -> None:
     try:
         steps = lock.plan(wanted_files(module))
         if not module.check_mode:
-            for step in steps:
-                lock.apply(step)
-    except lock.LockError as error:
+            acts.write_files(acts.places_of(module.params), steps)
+    except (lock.LockError, recorder.RecorderError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or 'a file'}: {error.strerror or error}; run again after curing that")

@@ -12,7 +12,7 @@ short_description: Read the command of a run from a JSON file, as data
 version_added: 0.1.0
 description:
   - Extra variables are templates, and a command given by one could run code on the controller. This reads it from a file.
-  - The file holds an object with C(sandbox), C(argv) (a list of texts) and, at will, C(originals).
+  - The file holds an object with C(sandbox), C(argv) (a list of texts) and, at will, C(originals) and C(timeout) (seconds).
   - Runs on the controller.
 author: DockerSandboxApp authors (@dockersandboxapp)
 extends_documentation_fragment: dockersandbox.guardrails.places.reads
@@ -47,4 +47,9 @@ originals:
   returned: success
   type: str
   sample: ""
+timeout:
+  description: After how many seconds the command is ended; V(0) for never.
+  returned: success
+  type: int
+  sample: 0
 """

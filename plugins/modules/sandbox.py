@@ -27,6 +27,10 @@ options:
     description: The image of each preset, as M(dockersandbox.guardrails.sandbox_image) returns it.
     type: dict
     default: {}
+  presets:
+    description: The presets as M(dockersandbox.guardrails.sandbox_image) takes them; the C(environment) of each is given to its sandboxes.
+    type: dict
+    default: {}
   seccomp:
     description: The seccomp profile of all sandboxes as JSON text. The one in the home when it is not given.
     type: str
@@ -34,7 +38,7 @@ options:
   state:
     description:
       - V(present) makes the declared sandboxes run.
-      - V(absent) takes all sandboxes down; working sets, baselines and bundles stay.
+      - V(absent) takes all sandboxes down, and they do not come back when the machine starts; working sets, baselines and bundles stay.
       - V(purged) takes them down and removes working sets and baselines too; bundles stay.
     type: str
     choices: [present, absent, purged]
@@ -70,16 +74,20 @@ compose:
 """
 
 import dataclasses
+import pathlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, lock, sandboxes, spec, stack
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, arguments, gvisor, lock, sandboxes, spec, stack
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.sandboxes import Host
 
 
-def present(host: Host, declarations: list[t.Any], images: dict[str, str], check: bool) -> dict[str, t.Any]:
+def present(host: Host, declarations: list[t.Any], images: dict[str, str], presets: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Make the declared sandboxes run and return what the module returns."""
     declared = spec.parse(declarations, images)
+    asking = [sandbox.name for sandbox in declared if sandbox.runtime == "gvisor"]
+    if asking and not check and (problem := gvisor.runtime_problem(host.docker.call("GET", "/info")["Runtimes"])):
+        raise sandboxes.SandboxError(f"sandbox {asking[0]}: asks for gVisor, but {problem}: run phase bootstrap (--tags bootstrap) first")
     table = sandboxes.read_uids(host.places)
     uids = sandboxes.assign_uids(declared, table)
     if not check:
@@ -88,9 +96,9 @@ def present(host: Host, declarations: list[t.Any], images: dict[str, str], check
     files = [file for name, (uid, gid) in uids.items() for file in sandboxes.accounts_files(host.places, name, uid, gid)]
     steps = lock.plan(files)
     if not check:
-        for step in steps:
-            lock.apply(step)
-    done = host.converge("env", sandboxes.env_part(declared, images, uids, host.places), check)
+        acts.write_files(host.places, steps)
+    environments = {name: preset.get("environment", {}) for name, preset in presets.items()}
+    done = host.converge("env", sandboxes.env_part(declared, images, uids, host.places, environments), check)
     actions = [*(step.text for step in steps), *done.actions]
     return {
         "changed": bool(actions),
@@ -102,7 +110,10 @@ def present(host: Host, declarations: list[t.Any], images: dict[str, str], check
 
 
 def absent(host: Host, purge: bool, check: bool) -> dict[str, t.Any]:
-    """Take every sandbox down and return what the module returns."""
+    """Take every sandbox down, and see that none comes back with the machine; return what the module returns."""
+    mark = pathlib.Path(host.places.down)
+    if not check and mark.parent.is_dir():
+        mark.touch(mode=0o644)
     names = sorted({*host.strays(()), *(sandboxes.read_uids(host.places) if purge else ())})
     for name in names:
         if check:
@@ -123,6 +134,7 @@ def main() -> None:
             **arguments.PLACES,
             "sandboxes": {"type": "list", "elements": "raw"},
             "images": {"type": "dict", "default": {}},
+            "presets": {"type": "dict", "default": {}},
             "seccomp": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "absent", "purged"], "default": "present"},
         },
@@ -133,7 +145,7 @@ def main() -> None:
     host = dataclasses.replace(arguments.host(module), profile=options["seccomp"])
     with arguments.refusals(module):
         if options["state"] == "present":
-            module.exit_json(**present(host, options["sandboxes"], options["images"], module.check_mode))
+            module.exit_json(**present(host, options["sandboxes"], options["images"], options["presets"], module.check_mode))
         module.exit_json(**absent(host, options["state"] == "purged", module.check_mode))
 
 

@@ -12,9 +12,12 @@ short_description: Build the base image and an image for each package preset
 version_added: 0.1.0
 description:
   - The base comes from the host's own apt sources by C(mmdebstrap), or from a registry by digest.
-  - An image's tag is made from its recipe, so that what is there already is not built again.
+  - An image's tag is made from its recipe, so that what is there already is not built again. No setting of the host's
+    registries is in it, nor in the image.
 author: DockerSandboxApp authors (@dockersandboxapp)
-extends_documentation_fragment: dockersandbox.guardrails.places.changes
+extends_documentation_fragment:
+  - dockersandbox.guardrails.places.changes
+  - dockersandbox.guardrails.places.records
 options:
   base:
     description: V(debian) for the host's own release from its own apt sources, or an image C(registry/name@sha256:…).
@@ -25,7 +28,10 @@ options:
     type: int
     default: 1
   presets:
-    description: The presets to build, each with its Debian packages.
+    description:
+      - The presets to build. Each has Debian C(packages), C(npm) packages at exact versions, an C(environment) for its
+        sandboxes, and C(files) (path to text; executable when the text begins with V(#!)).
+      - Packages of npm come from the host's own npm registry; their install scripts are not run.
     type: dict
     required: true
 """
@@ -36,6 +42,18 @@ EXAMPLES = r"""
     presets:
       generic:
         packages: [python3, ripgrep]
+
+- name: An image with a tool from npm
+  dockersandbox.guardrails.sandbox_image:
+    presets:
+      linter:
+        packages: [nodejs]
+        npm:
+          prettier: 3.6.2
+        environment:
+          NO_COLOR: "1"
+        files:
+          /etc/prettierrc.json: '{"semi": false}'
 """
 
 RETURN = r"""
@@ -56,30 +74,33 @@ actions:
   sample: ["Built dockersandbox/generic:8cb664b71f57: it was not there"]
 """
 
+import contextlib
 import os
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, images
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, arguments, images
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import Docker
 
 
-def recipes(base: str, suite: str, serial: int, presets: dict[str, dict[str, list[str]]]) -> dict[str, images.Recipe]:
-    """Return the recipe of each preset; ValueError in one line for a base or package that cannot be meant."""
+def recipes(base: str, suite: str, serial: int, presets: dict[str, t.Any]) -> dict[str, images.Recipe]:
+    """Return the recipe of each preset; ValueError in one line for a base or preset that cannot be meant."""
     if base != "debian" and not images.DIGEST.fullmatch(base):
         raise ValueError(f"env_base: {base!r} is neither debian nor an image by digest (registry/name@sha256:…)")
-    made = {}
-    for preset, content in sorted(presets.items()):
-        for package in content["packages"]:
-            if not images.PACKAGE.fullmatch(package):
-                raise ValueError(f"env_presets: {preset}: {package!r} is not the name of a Debian package")
-        made[preset] = images.recipe(images.base_tag(base, serial, suite), preset, content["packages"], serial)
-    return made
+    tag = images.base_tag(base, serial, suite)
+    return {name: images.recipe(tag, name, images.preset(name, content), serial) for name, content in sorted(presets.items())}
+
+
+def built(module: AnsibleModule, tag: str) -> contextlib.AbstractContextManager[acts.Came]:
+    """Return what puts the making of an image on record."""
+    return acts.recorded(acts.places_of(module.params), "image.build", "application_lifecycle", resource=tag)
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            **acts.OPTIONS,
             "base": {"type": "str", "default": "debian"},
             "serial": {"type": "int", "default": 1},
             "presets": {"type": "dict", "required": True},
@@ -94,22 +115,26 @@ def main() -> None:
         suite = images.host_suite()
         made = recipes(options["base"], suite, options["serial"], options["presets"])
         reachable = os.path.exists(docker.path) or not module.check_mode
-        for preset, recipe in made.items():
-            if reachable and (known := docker.image(recipe.tag)):
-                ids[preset] = known["Id"]
-                continue
-            if not (reachable and docker.image(recipe.base)):
-                actions.append(f"Made the base {recipe.base}: it was not there")
+        try:
+            for preset, recipe in made.items():
+                if reachable and (known := docker.image(recipe.tag)):
+                    ids[preset] = known["Id"]
+                    continue
+                if not (reachable and docker.image(recipe.base)):
+                    actions.append(f"Made the base {recipe.base}: it was not there")
+                    if not module.check_mode:
+                        with built(module, recipe.base):
+                            images.ensure_base(docker, options["base"], recipe.base, suite)
+                actions.append(f"Built {recipe.tag}: it was not there")
+                ids[preset] = recipe.tag
                 if not module.check_mode:
-                    if options["base"] == "debian":
-                        images.build_base(docker, recipe.base, suite)
-                    else:
-                        docker.pull(recipe.base)
-            actions.append(f"Built {recipe.tag}: it was not there")
-            ids[preset] = recipe.tag
-            if not module.check_mode:
-                images.build(docker, recipe)
-                ids[preset] = (docker.image(recipe.tag) or {})["Id"]
+                    with built(module, recipe.tag):
+                        images.build(docker, recipe)
+                    ids[preset] = (docker.image(recipe.tag) or {})["Id"]
+        finally:
+            # Not after each: presets share the image in which npm packages are fetched.
+            if actions and not module.check_mode:
+                docker.prune_images(images.NPM_LABEL)
     module.exit_json(
         changed=bool(actions),
         actions=actions,

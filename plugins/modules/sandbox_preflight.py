@@ -11,7 +11,8 @@ module: sandbox_preflight
 short_description: Refuse sandboxes that cannot be made, before anything changes
 version_added: 0.1.0
 description:
-  - Checks the declarations of all sandboxes and, on request, the originals that they name.
+  - Checks the declarations of all sandboxes and, on request, the originals that they name and the room for what is to be
+    changed of them.
   - Fails with every problem there is, each in one line. Changes nothing.
 author: DockerSandboxApp authors (@dockersandboxapp)
 extends_documentation_fragment:
@@ -29,9 +30,13 @@ options:
     elements: str
     required: true
   originals:
-    description: Whether to look at the originals too.
+    description: Whether to look at the originals and the disk too.
     type: bool
     default: false
+  min_free_disk:
+    description: The space that must stay free beside the working sets, such as V(2g). Looked at with O(originals).
+    type: str
+    default: 2g
   absent_ok:
     description: Originals that may be missing, because the same play makes them.
     type: list
@@ -59,8 +64,11 @@ presets:
   sample: [generic]
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, spec, workset
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, sandboxes, spec, workset
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.workset import WorkingSet
 
 
 def main() -> None:
@@ -71,6 +79,7 @@ def main() -> None:
             "sandboxes": {"type": "list", "elements": "raw", "required": True},
             "presets": {"type": "list", "elements": "str", "required": True},
             "originals": {"type": "bool", "default": False},
+            "min_free_disk": {"type": "str", "default": "2g"},
             "absent_ok": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
@@ -81,6 +90,10 @@ def main() -> None:
             host = arguments.host(module)
             if problems := workset.originals_problems(declared, host.places, module.params["absent_ok"]):
                 raise spec.SpecError(problems)
+            there = [sandbox for sandbox in declared if os.path.isdir(sandbox.originals)]
+            uids = sandboxes.assign_uids(there, sandboxes.read_uids(host.places))
+            sets = [WorkingSet(host.places, one.name, one.originals, *uids.get(one.name, (0, 0)), one.working_set) for one in declared]
+            workset.refuse_space(sets, spec.size(module.params["min_free_disk"]))
         module.exit_json(changed=False, presets=sorted({sandbox.preset for sandbox in declared}))
 
 

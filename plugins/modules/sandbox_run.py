@@ -38,6 +38,9 @@ options:
   originals:
     description: Run in a throw-away sandbox of the same shape over this folder instead.
     type: path
+  timeout:
+    description: End the command when it has run for so many seconds. It may take as long as it likes when this is not given.
+    type: int
 """
 
 EXAMPLES = r"""
@@ -53,6 +56,14 @@ exit_code:
   description: What the command returned; 128 and the number of the signal when one ended it.
   returned: success
   type: int
+ended:
+  description: Why the command was ended from outside, empty when it ended by itself.
+  returned: success
+  type: str
+timed_out:
+  description: Whether it was ended because its time was up.
+  returned: success
+  type: bool
 bundle:
   description: The folder of the bundle on the host.
   returned: success
@@ -62,6 +73,10 @@ changes:
   returned: success
   type: dict
   sample: {added: 1, changed: 0, removed: 0}
+snapshots:
+  description: The ids of the working set's snapshots V(before) and V(after) the run, empty where phase C(rollback) was not run.
+  returned: success
+  type: dict
 originals:
   description: Empty when the originals are bit-identical to their baseline, else what differs.
   returned: success
@@ -123,6 +138,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "argv": {"type": "raw", "required": True},
             "originals": {"type": "path"},
+            "timeout": {"type": "int"},
         },
         supports_check_mode=True,
     )
@@ -130,16 +146,20 @@ def main() -> None:
     name = module.params["name"]
     with arguments.refusals(module):
         argv = spec.argv(module.params["argv"])
+        timeout = 0 if module.params["timeout"] is None else spec.seconds(module.params["timeout"])
         if module.check_mode:
             run.described(host, name)
             module.exit_json(changed=True)
         ends = Ends()
-        result = run.run(host, name, argv, ends, module.params["originals"])
+        result = run.run(host, name, argv, ends, module.params["originals"], timeout=timeout)
     module.exit_json(
         changed=True,
         exit_code=result.exit_code,
+        ended=result.ended,
+        timed_out=result.timed_out,
         bundle=result.bundle,
         changes=result.changes,
+        snapshots=result.snapshots,
         originals=result.originals,
         flagged=result.flagged,
         not_carried=result.not_carried,

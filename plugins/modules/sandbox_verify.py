@@ -20,6 +20,10 @@ extends_documentation_fragment:
   - dockersandbox.guardrails.places
   - dockersandbox.guardrails.places.reads
 options:
+  caps:
+    description: Whether to try the caps that gVisor does not show, in a container that may die of it, if a sandbox runs under it.
+    type: bool
+    default: false
   attack:
     description: Whether to try a throw-away sandbox on a tree of the module's own.
     type: bool
@@ -42,11 +46,13 @@ sandboxes:
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, hardening, manifest, run, sandboxes, stack
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import DockerError
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.sandboxes import Host
 
 # Each of these must leave the originals alone; the last tells that the working copy did take the writes.
@@ -61,10 +67,38 @@ def looked(host: Host) -> list[str]:
     """Return the problems of all sandboxes, a line each."""
     problems = []
     for name, description in sandboxes.read_stack(host.places).items():
-        _code, output = host.docker.execute(stack.container_name(name), hardening.PROBE, timeout=60)
+        _code, output = host.execute(name, description, hardening.PROBE, timeout=60)
         found = hardening.problems(output.decode("utf-8", "replace"), description)
         problems += [f"sandbox {name}: {problem}" for problem in found]
     return problems
+
+
+def exceeded(host: Host, name: str, shape: stack.Description) -> list[str]:
+    """Return which caps do not hold under the runtime of the sandbox *name*, tried in a container of its *shape*."""
+    other = f"{name}.{secrets.token_hex(3)}"
+    container = stack.container_name(other)
+    shape = {**shape, **hardening.TRIAL, "mounts": [mount for mount in shape["mounts"] if "bind" in mount]}
+    found = []
+    with sandboxes.held(host.places, other, "a trial of caps"):
+        try:
+            host.docker.create(container, stack.container(other, shape, host.seccomp()))
+            for cap, most in hardening.TRIAL.items():
+                host.docker.start(container)
+                # What is far below the cap must be had, or the trial would tell nothing.
+                if host.execute(other, shape, [*hardening.TAKE[cap], str(most // 16)], timeout=60)[0]:
+                    found.append(f"the cap on {cap} could not be tried")
+                try:
+                    if host.execute(other, shape, [*hardening.TAKE[cap], str(most * 4)], timeout=60)[0] == 0:
+                        found.append(f"the cap on {cap} does not hold: {most * 4} could be taken, of {most}")
+                except DockerError:
+                    # The container died of it.
+                    pass
+                host.docker.kill(container)
+                host.docker.stop(container)
+        finally:
+            host.docker.remove(container)
+            os.unlink(host.places.lock(other))
+    return [f"sandbox {name}: {problem}" for problem in found]
 
 
 def attacked(host: Host, name: str) -> list[str]:
@@ -79,8 +113,8 @@ def attacked(host: Host, name: str) -> list[str]:
                 file.write(path)
         os.chmod(tree, 0o755)
         before = manifest.build(tree, cache=None)
-        with run.throwaway(host, name, sandboxes.read_stack(host.places)[name], tree) as (other, _description):
-            code, output = host.docker.execute(stack.container_name(other), ["/bin/sh", "-c", ATTACK], timeout=60)
+        with run.throwaway(host, name, sandboxes.read_stack(host.places)[name], tree) as (other, description):
+            code, output = host.execute(other, description, ["/bin/sh", "-c", ATTACK], timeout=60)
         after = manifest.build(tree, cache=None)
         if code:
             return [f"a working copy could not be written: {output.decode('utf-8', 'replace').strip()}"]
@@ -94,15 +128,23 @@ def attacked(host: Host, name: str) -> list[str]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={**arguments.PLACES, "attack": {"type": "bool", "default": False}},
+        argument_spec={
+            **arguments.PLACES,
+            "caps": {"type": "bool", "default": False},
+            "attack": {"type": "bool", "default": False},
+        },
         supports_check_mode=True,
     )
     host = arguments.host(module)
     if module.check_mode and not os.path.exists(host.docker.path):
         module.exit_json(changed=False, sandboxes=[])
     with arguments.refusals(module):
-        names = sorted(sandboxes.read_stack(host.places))
+        described = sandboxes.read_stack(host.places)
+        names = sorted(described)
         problems = looked(host) if not module.check_mode else []
+        hidden = [name for name in names if stack.runtime(described[name]) == "gvisor"]
+        if module.params["caps"] and hidden and not module.check_mode:
+            problems += exceeded(host, hidden[0], described[hidden[0]])
         if module.params["attack"] and names and not module.check_mode:
             problems += attacked(host, names[0])
         if problems:

@@ -21,6 +21,7 @@ description:
 author: DockerSandboxApp authors (@dockersandboxapp)
 requirements:
   - python3-cryptography on the host, as soon as there is a seal to check or to make
+extends_documentation_fragment: dockersandbox.guardrails.places.records
 attributes:
   check_mode:
     support: full
@@ -80,10 +81,6 @@ options:
     type: list
     elements: path
     default: []
-  home:
-    description: The project's folder on the host.
-    type: path
-    default: /opt/DockerSandboxApp
 """
 
 EXAMPLES = r"""
@@ -129,16 +126,26 @@ ansible_facts:
       sample: [bootstrap, env]
 """
 
+import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic, gate
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, atomic, gate, recorder
+
+
+def recorded(module: AnsibleModule, actions: list[str]) -> contextlib.AbstractContextManager[t.Any]:
+    """Return what puts the block on record, when it will do something."""
+    if not actions:
+        return contextlib.nullcontext()
+    places, phase = acts.places_of(module.params), module.params["phase"]
+    return acts.recorded(places, "phase.seal", "file_activity", resource=phase, reason=acts.reasons(actions))
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            **acts.OPTIONS,
             "phase": {"type": "str", "required": True, "choices": list(gate.PHASES)},
             "state": {"type": "str", "required": True, "choices": ["open", "closed"]},
             "needs": {"type": "list", "elements": "str", "default": []},
@@ -146,7 +153,6 @@ def main() -> None:
             "facts": {"type": "dict", "default": {}},
             "predicted": {"type": "list", "elements": "str", "default": []},
             "rewritten": {"type": "list", "elements": "path", "default": []},
-            "home": {"type": "path", "default": "/opt/DockerSandboxApp"},
         },
         supports_check_mode=True,
     )
@@ -159,14 +165,17 @@ def main() -> None:
         if params["state"] == "open":
             result["actions"] = gate.open_gate(*gates, predicted)
         else:
-            closing = gate.close_gate(*gates, params["facts"], module.check_mode, predicted, params["rewritten"])
+            closing = gate.close_gate(*gates, params["facts"], True, predicted, params["rewritten"] if module.check_mode else ())
+            if not module.check_mode:
+                with recorded(module, closing.actions):
+                    closing = gate.close_gate(*gates, params["facts"])
             result |= {"changed": bool(closing.actions), "actions": closing.actions}
             if closing.before != closing.after:
                 result["diff"] = {"before": closing.before, "after": closing.after, "before_header": result["seal"]}
                 result["diff"]["after_header"] = result["seal"]
                 if module.check_mode:
                     result["ansible_facts"] = {"guardrails_gates": [*predicted, phase]}
-    except gate.GateError as error:
+    except (gate.GateError, recorder.RecorderError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{phase}: {error.filename or home}: {atomic.reason(error)}")

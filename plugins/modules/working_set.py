@@ -13,6 +13,7 @@ version_added: 0.1.0
 description:
   - Seals a baseline of the originals, mounts them idmapped and read-only, and makes C(/workspace) and C(/originals) of
     each sandbox from overlays over that mount. The originals themselves are never mounted into a sandbox.
+  - What a sandbox changes has a cap. Where there are loop devices it is a hard one, a file system in an image of its own.
   - Originals that are not what their baseline says are refused by name, until they are sealed anew with a reason.
 author: DockerSandboxApp authors (@dockersandboxapp)
 extends_documentation_fragment:
@@ -55,6 +56,11 @@ baselines:
   description: The id of each sandbox's baseline, which is the sha256 of its manifest. Not there in check mode before the first run.
   returned: success
   type: dict
+caps:
+  description: What keeps each working set at its size, V(hard) or C(monitored), with the reason.
+  returned: success
+  type: dict
+  sample: {default: hard}
 written:
   description: The file of the stack's part, when it changed.
   returned: success
@@ -66,11 +72,12 @@ compose:
   type: dict
 """
 
+import contextlib
 import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import arguments, sandboxes, spec, stack, workset
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, arguments, loops, rollback, sandboxes, spec, stack, workset
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.sandboxes import Host
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.workset import WorkingSet
 
@@ -84,7 +91,17 @@ def seal(host: Host, working_set: WorkingSet, reason: str, check: bool) -> tuple
     name = working_set.name
     actions = []
     # The delta is made before the first seal: a sandbox with a baseline and no delta has lost its changes.
-    if problem := working_set.delta_problem():
+    if working_set.hard and (problem := loops.problem(working_set.image, working_set.delta)):
+        actions.append(f"Mounted {working_set.image} for sandbox {name}: {working_set.delta} {problem}")
+        if not check:
+            with at_rest(host, working_set):
+                working_set.mount_delta()
+    if working_set.untouched() and loops.unavailable() is None:
+        actions.append(f"Gave the working set of sandbox {name} a hard cap: it was a folder, and holds no changes")
+        if not check:
+            with at_rest(host, working_set), rollback.locked(host.places, name):
+                working_set.make_delta()
+    elif problem := working_set.delta_problem():
         if known is not None:
             raise sandboxes.SandboxError(
                 f"sandbox {name}: its working set {problem}: restore {working_set.upper} from a backup, or start over with"
@@ -103,6 +120,8 @@ def seal(host: Host, working_set: WorkingSet, reason: str, check: bool) -> tuple
         if known is not None:
             # A lower layer that changes under a mounted overlay is undefined: the sandbox starts again on the new one.
             with sandboxes.held(host.places, name, "a new baseline"):
+                if rollback.policy(host.places):
+                    rollback.snapshot(host, rollback.mounted(working_set), "before a new baseline", reuse=True)
                 host.take_down(name)
         working_set.seal_baseline(now, reason or "first seal")
     actions.append(f"Sealed the baseline of sandbox {name}{f' anew: {reason}' if known else ': it had none'}")
@@ -114,7 +133,7 @@ def converge(host: Host, declarations: list[t.Any], presets: list[str], reason: 
     declared = spec.parse(declarations, presets)
     there = [sandbox for sandbox in declared if os.path.isdir(sandbox.originals)]
     uids = sandboxes.assign_uids(there, sandboxes.read_uids(host.places))
-    sets = [WorkingSet(host.places, sandbox.name, sandbox.originals, *uids[sandbox.name]) for sandbox in there]
+    sets = [WorkingSet(host.places, sandbox.name, sandbox.originals, *uids[sandbox.name], sandbox.working_set) for sandbox in there]
     # In check mode, originals that this play makes are not there yet; in earnest the preflight has seen to it.
     actions = [f"Made the working set of sandbox {sandbox.name}: it had none" for sandbox in declared if sandbox not in there]
     baselines = {}
@@ -125,25 +144,29 @@ def converge(host: Host, declarations: list[t.Any], presets: list[str], reason: 
         if problem:
             actions.append(f"Mounted {working_set.originals} for sandbox {working_set.name}: {working_set.lower} {problem}")
             if not check:
-                mount(host, working_set)
+                with at_rest(host, working_set):
+                    working_set.mount_lower()
     done = host.converge("fs", {"sandboxes": {working_set.name: working_set.part() for working_set in sets}}, check)
     actions += done.actions
     return {
         "changed": bool(actions),
         "actions": actions,
         "baselines": baselines,
+        "caps": {working_set.name: working_set.cap() for working_set in sets},
         "written": done.written,
         "compose": stack.compose(done.stack, "./seccomp.json"),
         "diff": {"before": done.before, "after": done.after},
     }
 
 
-def mount(host: Host, working_set: WorkingSet) -> None:
-    """Mount a sandbox's originals while nobody works in it, with its container out of the way."""
+@contextlib.contextmanager
+def at_rest(host: Host, working_set: WorkingSet) -> t.Iterator[None]:
+    """Hold a sandbox with its container out of the way while the block changes its mounts."""
     workset.ensure_run(host.places)
     with sandboxes.held(host.places, working_set.name, "a converging playbook"):
-        host.docker.stop(stack.container_name(working_set.name))
-        working_set.mount_lower()
+        with acts.recorded(host.places, "sandbox.down", "application_lifecycle", sandbox=working_set.name, reason="its mounts are made anew"):
+            host.docker.stop(stack.container_name(working_set.name))
+        yield
 
 
 def main() -> None:

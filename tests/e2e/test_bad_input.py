@@ -77,7 +77,8 @@ DECLARATIONS: dict[str, tuple[t.Any, str]] = {
     "memory 0": (box("zero", memory="0"), r"sandbox zero: memory: '0' is not a size: write .* such as 512m"),
     "memory in elephants": (box("zoo", memory="12 elephants"), r"sandbox zoo: memory: '12 elephants' is not a size"),
     "memory too small": (box("tiny", memory="4k"), r"sandbox tiny: memory: '4k' is too little: at least 64m"),
-    "preset": (box("odd", preset="nothing"), r"sandbox odd: preset: 'nothing' is not a preset there is: use generic"),
+    "working set too small": (box("narrow", working_set="299m"), r"sandbox narrow: working_set: '299m' is too little: at least 300m"),
+    "preset": (box("odd", preset="nothing"), r"sandbox odd: preset: 'nothing' is not a preset there is: use claude-code, codex, generic"),
     "colon": (box("colon", "/srv/a:b"), r"sandbox colon: originals: '/srv/a:b' has a colon, .*: rename"),
     "comma": (box("comma", "/srv/a,b"), r"sandbox comma: originals: '/srv/a,b' has a comma"),
     "relative": (box("near", "srv"), r"sandbox near: originals: 'srv' is not an absolute path"),
@@ -280,7 +281,7 @@ def test_a_configuration_file_that_is_not_yaml_is_refused(tmp_path: pathlib.Path
 def test_a_disk_that_is_too_small_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "data").mkdir()
     prefix = (*PRIVATE, 'mount -t tmpfs -o size=8m none "$0" && exec "$@"', str(tmp_path / "data"))
-    done = here.play("site", "--tags", "bootstrap", prefix=prefix, bootstrap_data=str(tmp_path / "data"))
+    done = here.play("site", "--tags", "bootstrap", prefix=prefix, sandboxes=[], bootstrap_data=str(tmp_path / "data"))
     assert done.code == 2
     assert done.lines[0] == UNFIT
     # An older kernel finds more amiss with a tmpfs.
@@ -289,11 +290,15 @@ def test_a_disk_that_is_too_small_is_named(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("full", "size", "options"),
-    [(f"{here.AT.home}/exports", "256k", []), (here.AT.sandboxes, "64k", ["--originals", str(BAD)])],
-    ids=["bundles", "working sets"],
+    ("full", "size", "options", "said"),
+    [
+        (f"{here.AT.home}/exports", "256k", [], "No space left on device"),
+        (here.AT.sandboxes, "64k", ["--originals", str(BAD)], "No space left on device"),
+        (here.AT.sandboxes, "8m", ["--originals", str(BAD)], f"working sets of {here.TWO}.*: 640m are still to be allocated in .*, 7m are free"),
+    ],
+    ids=["bundles", "baselines", "working sets"],
 )
-def test_a_full_disk_leaves_nothing_half_made(full: str, size: str, options: list[str]) -> None:
+def test_a_full_disk_leaves_nothing_half_made(full: str, size: str, options: list[str], said: str) -> None:
     # What the command itself did is in the working set, as it should be.
     kept = pathlib.Path(here.AT.delta(here.TWO), "upper", "kept")
     about = kept.parent.stat()
@@ -306,11 +311,25 @@ def test_a_full_disk_leaves_nothing_half_made(full: str, size: str, options: lis
         command = [*PRIVATE, script, full, here.SANDBOX, "run", here.TWO, *options, "--", "sh", "-c", "head -c 3000000 /dev/urandom > kept"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         assert done.stdout == b""
-        one_line(done, "No space left on device")
+        one_line(done, said)
     finally:
         shutil.rmtree(BAD, ignore_errors=True)
         here.inside(here.TWO, "rm", "-f", "/workspace/kept")
         os.utime(kept.parent, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        (here.TWO, "100t", r"^working sets of .*: \d+m are still to be allocated in .*sandboxes, \d+m are free for it: make room, or declare a smaller"),
+        (here.TWO, "400m", r"^sandbox e2e-two: working_set: 400m is less than the 512m that it has: it only grows; declare that again"),
+    ],
+)
+def test_a_working_set_that_cannot_be_had_is_named(name: str, size: str, said: str) -> None:
+    declared = [{**one, "working_set": size} if one["name"] == name else one for one in here.DECLARED]
+    done = here.site(declared=declared)
+    assert done.code == 2
+    matched(done.lines, {size: said})
 
 
 # -- the engine
@@ -329,6 +348,7 @@ class Old(http.server.BaseHTTPRequestHandler):
                 "ApiVersion": "1.40",
                 "LiveRestoreEnabled": True,
                 "SecurityOptions": ["name=seccomp,profile=default"],
+                "Runtimes": {"runc": {"path": "runc"}},
                 "DockerRootDir": "/var/lib/docker",
             }
         ).encode()

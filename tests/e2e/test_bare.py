@@ -8,7 +8,6 @@ The figures are printed (`make e2e` shows them): seconds of the whole command, o
 
 from __future__ import annotations
 
-import collections.abc
 import random
 import time
 
@@ -20,12 +19,10 @@ ENV_ALONE_SECONDS = 8
 
 
 @pytest.fixture(scope="module")
-def host() -> collections.abc.Iterator[bare.Bare]:
+def host(bare_machine: bare.Bare) -> bare.Bare:
     """The bare machine of this story."""
-    made = bare.Bare("guardrails-bare")
-    made.make()
-    yield made
-    made.remove()
+    bare_machine.make()
+    return bare_machine
 
 
 def test_the_environment_is_made_once(host: bare.Bare) -> None:
@@ -83,7 +80,7 @@ def test_a_killed_converge_is_finished_by_the_next(host: bare.Bare, request: pyt
         assert host.run("make venv").code == 0
         # The play itself is what is killed; 60 s is about its length here, and a later moment just finds it done.
         moment = moments.uniform(1, 60)
-        killed = host.site_killed_after(moment)
+        killed = host.killed_after(moment, "make site")
         start = time.monotonic()
         done = host.site()
         print(f"seed {seed}, kill {number + 1} after {moment:.1f} s ({'running' if killed else 'done by then'}): next run {time.monotonic() - start:.1f} s")

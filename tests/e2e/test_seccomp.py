@@ -26,6 +26,7 @@ DOCKER = "/usr/bin/docker"
 PROFILE = pathlib.Path(__file__).parents[2] / "configs" / "seccomp.json"
 PREFIX = f"seccheck-{uuid.uuid4().hex[:8]}"
 EPERM, ENOSYS = 1, 38
+NOT_THERE = ("clone3", "prlimit64", "setrlimit")
 
 # What each call is given does nothing, or nothing outside its own child process, where it is let through.
 # The last column: without our profile this call gets another answer than EPERM, so the row can fail.
@@ -33,6 +34,13 @@ CALLS: list[tuple[str, list[int | str], bool]] = [
     ("io_uring_setup", [1, 0], True),
     ("io_uring_enter", [-1, 0, 0, 0, 0, 0], True),
     ("io_uring_register", [-1, 0, 0, 0], True),
+    ("setrlimit", [4, 0], True),
+    ("prlimit64", [0, 4, 1, 0], True),
+    ("prlimit64", [0, (1 << 32) + 4, 1, 0], True),
+    ("io_setup", [1, 0], True),
+    ("mmap", [0, 4096, 3, 0x40022, -1, 0], True),
+    ("memfd_create", ["huge", 4], True),
+    ("shmget", [0, 4096, 0o5600], False),
     ("bpf", [0, 0, 0], False),
     ("perf_event_open", [0, 0, -1, -1, 0], True),
     ("userfaultfd", [1], True),
@@ -88,6 +96,9 @@ CALLS: list[tuple[str, list[int | str], bool]] = [
     ("sethostname", [0, 0], False),
     ("vhangup", [], False),
     ("personality", [0x0040000], True),
+    ("socket", [2, 5, 132], True),
+    ("socket", [2, 6, 33], True),
+    ("socket", [10, 1, 262], True),
     ("socket", [38, 5, 0], True),
     ("socket", [40, 1, 0], True),
     ("socket", [17, 3, 0], False),
@@ -145,6 +156,8 @@ WORKS = {
     " a.send(b'x'); assert b.recv(1) == b'x'",
     "interfaces": "import socket; assert ('lo' in [n for _, n in socket.if_nameindex()]);"
     " socket.getaddrinfo('127.0.0.1', 80)",
+    "limits": "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 64)); assert r.getrlimit(r.RLIMIT_NOFILE) == (64, 64);"
+    " assert r.getrlimit(r.RLIMIT_CORE) == (1, 1)",
     "fifo": "import os; os.mkfifo('/tmp/fifo'); os.mknod('/tmp/plain')",
     "terminal": "import pty, os; assert os.waitstatus_to_exitcode(pty.spawn(['true'])) == 0",
     "compile": "import subprocess, pathlib; pathlib.Path('/tmp/a.c').write_text('#include <stdio.h>\\nint main()"
@@ -173,7 +186,7 @@ def image() -> str:
 def _container(image: str, name: str, seccomp: str) -> t.Iterator[str]:
     argv = [DOCKER, "run", "-d", "--name", f"{PREFIX}-{name}", "--network", "none", "--read-only", "--cap-drop", "ALL"]
     argv += ["--security-opt", "no-new-privileges", "--security-opt", f"seccomp={seccomp}", "--user", "1500:1500"]
-    argv += ["--tmpfs", "/tmp:exec,mode=1777", "--env", "HOME=/tmp", "--init", image, "sleep", "600"]
+    argv += ["--ulimit", "core=1", "--tmpfs", "/tmp:exec,mode=1777", "--env", "HOME=/tmp", "--init", image, "sleep", "600"]
     _run(*argv)
     yield f"{PREFIX}-{name}"
     _run(DOCKER, "rm", "-f", f"{PREFIX}-{name}")
@@ -198,12 +211,12 @@ def _answers(container: str) -> list[tuple[str, int]]:
 
 
 def test_every_forbidden_call_is_refused(guarded: str) -> None:
-    expected = [(f"{name}{args}", ENOSYS if name == "clone3" else EPERM) for name, args, _why in CALLS]
+    expected = [(f"{name}{args}", ENOSYS if name in NOT_THERE else EPERM) for name, args, _why in CALLS]
     assert _answers(guarded) == expected
 
 
 def test_the_same_calls_get_through_without_the_profile(bare: str) -> None:
-    refused = {call for call, errno in _answers(bare) if errno == (ENOSYS if call.startswith("clone3") else EPERM)}
+    refused = {call for call, errno in _answers(bare) if errno == (ENOSYS if call.startswith(NOT_THERE) else EPERM)}
     assert refused & {f"{name}{args}" for name, args, open_without in CALLS if open_without} == set()
 
 

@@ -21,6 +21,7 @@ SCRIPT = TESTS.parent / "roles" / "bootstrap" / "files" / "dockerd-supervised"
 MACHINE = "guardrails-ci-supervised"
 PACKAGES = ["docker.io", "iptables", "procps", "python3"]
 SUPERVISOR = "dockerd-supervised start"
+ONCE_A_MINUTE = ["minutely", "on-schedule"]
 
 
 def sh(command: str) -> str:
@@ -41,9 +42,9 @@ def supervisor() -> list[str]:
     return pids(f"python3 .*{SUPERVISOR}")
 
 
-def until(holds: t.Callable[[], bool]) -> None:
-    """Wait until *holds*, for half a minute."""
-    deadline = time.monotonic() + 30
+def until(holds: t.Callable[[], bool], seconds: int = 30) -> None:
+    """Wait until *holds*, for so many *seconds*."""
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, sh("tail -n 20 /var/log/dockerd-supervised.log")
         time.sleep(0.3)
@@ -61,6 +62,9 @@ def container() -> t.Iterator[str]:
     machine.up(MACHINE, "bookworm", PACKAGES)
     subprocess.run(["/usr/bin/docker", "cp", str(SCRIPT), f"{MACHINE}:/usr/local/bin/dockerd-supervised"], check=True)
     sh("mkdir -p /etc/docker && echo '{\"live-restore\": true}' >/etc/docker/daemon.json")
+    sh("printf '#!/bin/sh\\necho ran >>/run/at-start\\n' >/usr/local/bin/at-start && chmod 755 /usr/local/bin/at-start")
+    for name in ONCE_A_MINUTE:
+        sh(f"printf '#!/bin/sh\\necho ran >>/run/{name}\\nexit 3\\n' >/usr/local/bin/{name} && chmod 755 /usr/local/bin/{name}")
     # A number from before a restart, of a process that is alive.
     sh("echo 1 >/run/docker.pid")
     sh(SUPERVISOR)
@@ -78,6 +82,13 @@ def test_a_second_start_does_nothing(container: str) -> None:
     sh(SUPERVISOR)
     time.sleep(1)
     assert (supervisor(), pids("dockerd")) == before
+
+
+def test_what_is_to_be_done_at_a_start_is_done_at_each(container: str) -> None:
+    assert sh("cat /run/at-start") == "ran"
+    sh(f"kill -9 {pids('dockerd')[0]}")
+    until(lambda: sh("cat /run/at-start") == "ran\nran")
+    until(answers)
 
 
 def test_a_killed_engine_comes_back_and_its_containers_were_never_gone(container: str) -> None:
@@ -104,6 +115,13 @@ def test_a_large_log_is_moved_aside(container: str) -> None:
     sh("yes 0123456789 | head -c 11000000 >>/var/log/dockerd-supervised.log")
     until(lambda: int(sh("stat -c %s /var/log/dockerd-supervised.log")) < 1000000)
     assert int(sh("stat -c %s /var/log/dockerd-supervised.log.1")) > 11000000
+
+
+@pytest.mark.parametrize("name", ONCE_A_MINUTE)
+def test_what_is_to_be_done_once_a_minute_is_done_and_its_failure_told(container: str, name: str) -> None:
+    sh(f"rm -f /run/{name}")
+    until(lambda: sh(f"cat /run/{name} 2>/dev/null || true") == "ran", 70)
+    until(lambda: sh(f"grep -c '{name} ended with 3' /var/log/dockerd-supervised.log || true") != "0")
 
 
 def test_reload_reaches_the_engine(container: str) -> None:

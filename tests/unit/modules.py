@@ -10,6 +10,9 @@ import subprocess
 import sys
 import typing as t
 
+# Places of a host that has nothing of ours. The machine that tests run on may have a recorder, and one that does not answer.
+NOWHERE = {"home": "/nonexistent", "run": "/nonexistent"}
+
 
 def run(module: str, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
     """Return what *module* answers to *arguments*; ``failed`` is always there."""

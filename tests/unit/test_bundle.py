@@ -265,6 +265,22 @@ def test_what_git_apply_gets_wrong_goes_by_files(tmp_path: Path) -> None:
     assert overlays.picture(tmp_path / "applied") == overlays.picture(tmp_path / "expected")
 
 
+@pytest.mark.parametrize("code", [124, 137])
+def test_what_git_cannot_do_goes_by_files(tmp_path: Path, code: int) -> None:
+    (tmp_path / "lower").mkdir()
+    fill(tmp_path / "lower")
+
+    def tool(argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO) -> int:
+        stdout.write(b"half a patch")
+        return code
+
+    summary = make(tmp_path, shell("echo x >> d/one; echo y > new"), tool)
+    assert {path: reason[:16] for path, reason in summary["unpatched"].items()} == dict.fromkeys(("d/one", "new"), "git was given up")
+    assert (tmp_path / "bundle/changes.patch").read_bytes() == b""
+    apply(tmp_path)
+    assert overlays.picture(tmp_path / "applied") == overlays.picture(tmp_path / "expected")
+
+
 @pytest.mark.parametrize("room", ["0", str(1 << 50)], ids=["in memory", "on disk"])
 @pytest.mark.parametrize("spoil", ["content", "exit"])
 def test_script_tells_a_patch_that_does_not_apply(tmp_path: Path, spoil: str, room: str) -> None:
@@ -321,6 +337,8 @@ def test_script_tells_a_patch_that_does_not_apply(tmp_path: Path, spoil: str, ro
         (b".git\xef\xbf\xbe", False, True),
         (b".gitx\xff", False, False),
         (b"x" * 4001, False, True),
+        (b"d /x", False, True),
+        (b" d/x ", False, False),
     ],
 )
 def test_what_git_refuses(tmp_path: Path, path: bytes, link: bool, refused: bool) -> None:
@@ -497,12 +515,12 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "exports/.bundle.partial/files").mkdir(parents=True)
 
     def tool(argv: list[str], stdin: t.Iterable[bytes], stdout: t.BinaryIO) -> int:
-        return 137
+        return 128
 
     with overlays.overlay(tmp_path) as mounted:
         (mounted.merged / "new").write_text("x")
     upper, lower = str(tmp_path / "upper"), str(tmp_path / "lower")
-    with pytest.raises(bundle.BundleError, match="137"):
+    with pytest.raises(bundle.BundleError, match="128"):
         bundle.write(str(tmp_path / "exports/bundle"), changes.read(upper, lower), upper, lower, tool, FACTS, sign)
     assert os.listdir(tmp_path / "exports") == []
     bundle.write(str(tmp_path / "exports/bundle"), changes.read(upper, lower), upper, lower, Local(), FACTS, sign)

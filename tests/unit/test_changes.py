@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -201,6 +202,21 @@ def test_path_beyond_the_limit_is_refused(tmp_path: Path) -> None:
             changes.read(str(tmp_path / "upper"), str(tmp_path / "lower"))
     finally:
         clear(tmp_path / "upper")
+
+
+@pytest.mark.parametrize(
+    ("depth", "name", "refused"),
+    [(9, "d", False), (10, "d", True), (3, "y" * 250, False), (4, "y" * 250, True)],
+)
+def test_more_changes_than_memory_is_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int, name: str, refused: bool
+) -> None:
+    monkeypatch.setattr(changes, "MOST_CHANGES", 10)
+    (tmp_path / "lower").mkdir()
+    with overlays.overlay(tmp_path) as mounted:
+        deep(mounted.merged, depth, name)
+    with pytest.raises(changes.ChangesError, match="more changes than can be told") if refused else contextlib.nullcontext():
+        assert len(changes.read(str(tmp_path / "upper"), str(tmp_path / "lower"))) == depth + 1
 
 
 def test_redirected_folder_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import modules
 import pytest
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import gate, lock, manifest, seal
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import gate, lock, manifest, places, seal
 
 
 def run(home: Path, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
@@ -50,6 +50,43 @@ def home(tmp_path: Path) -> Path:
     run(home, tree=str(tree), manifest=str(home / "manifest.jsonl"))
     gate.close_gate(str(home), "bootstrap", [], [str(home / "locked")], {})
     return home
+
+
+@pytest.mark.parametrize(
+    ("folder", "foreign"),
+    [
+        ("/var/lib/dockersandbox/sandboxes/default/delta", True),
+        ("/var/lib/dockersandbox/sandboxes/default", False),
+        ("/var/lib/dockersandbox/sandboxes/default/baseline/delta", False),
+        ("/opt/DockerSandboxApp/exports/default/20261124T111206Z-0ae8/files", True),
+        ("/opt/DockerSandboxApp/exports/default/20261124T111206Z-0ae8", False),
+        ("/opt/DockerSandboxApp/files", False),
+    ],
+)
+def test_where_a_lock_or_a_seal_proves_nothing(folder: str, foreign: bool) -> None:
+    assert places.Places().foreign(folder) is foreign
+
+
+def test_what_a_sandbox_wrote_is_not_verified(home: Path) -> None:
+    bundle = home / "exports/default/run"
+    deep = bundle / "files" / "/".join(["d"] * 900)
+    before = run(home, verify=str(home))
+    deep.mkdir(parents=True)
+    for name in ("a.sha256", "seal.json", "b.seal.json"):
+        (bundle / "files" / name).write_text("planted", encoding="ascii")
+    assert run(home, verify=str(home)) == before and not before["failed"]
+    (bundle / "seal.json").write_text("planted", encoding="ascii")
+    assert len(run(home, verify=str(home))["problems"]) == 1
+
+
+def test_the_log_has_a_key_of_its_own(home: Path) -> None:
+    before = run(home, verify=str(home))
+    segment = home / "observability/claude-sandbox/logs/ct-0000000000000001.jsonl.gz.seal.json"
+    segment.parent.mkdir(parents=True)
+    seal.write(segment, seal.sign(seal.statement({}, "log-segment", {}), seal.generate("log")))
+    assert run(home, verify=str(home)) == before and not before["failed"]
+    segment.rename(home / segment.name)
+    assert len(run(home, verify=str(home))["problems"]) == 1
 
 
 def test_key(tmp_path: Path) -> None:

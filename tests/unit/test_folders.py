@@ -16,7 +16,7 @@ OWNER = {"owner": str(os.geteuid()), "group": str(os.getegid())}
 
 
 def run(check: bool = False, *wanted: dict[str, t.Any]) -> dict[str, t.Any]:
-    return modules.run("folders", check, folders=[OWNER | folder for folder in wanted])
+    return modules.run("folders", check, **modules.NOWHERE, folders=[OWNER | folder for folder in wanted])
 
 
 def test_check_predicts_real_and_a_second_run_changes_nothing(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing as t
 from pathlib import Path
 
 import modules
 import pytest
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import host
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import gvisor, host
 
 ENGINE = host.Engine(error=None, version="20.10.24+dfsg1", live_restore=True, seccomp=True)
 FIT = host.Facts(
@@ -34,6 +35,7 @@ FIT = host.Facts(
     packaged=True,
     config_problem=None,
 )
+GVISOR = dataclasses.replace(ENGINE, runtimes={"runc": {"path": "runc"}, "runsc": gvisor.RUNTIME})
 DEAD = host.Engine(error="Docker does not answer on /var/run/docker.sock: refused; start it")
 
 
@@ -75,6 +77,12 @@ DEAD = host.Engine(error="Docker does not answer on /var/run/docker.sock: refuse
             ["live-restore is off"],
         ),
         ({"engine": dataclasses.replace(ENGINE, seccomp=False)}, {}, ["the engine was built without seccomp"]),
+        ({}, {"gvisor": True}, ["gVisor: a sandbox asks for it, but the engine has no runtime runsc; add one with the arguments --network=none"]),
+        ({}, {"gvisor": True, "manage_engine": True}, ["or set bootstrap_manage_engine: true"]),
+        ({"managed": True}, {"gvisor": True}, []),
+        ({"managed": True}, {"gvisor": True, "engine_must_answer": True}, ["but the engine has no runtime runsc"]),
+        ({"engine": GVISOR}, {"gvisor": True, "engine_must_answer": True}, []),
+        ({"engine": None, "managed": True}, {"gvisor": True}, []),
         ({"config_problem": "Docker: it is not JSON"}, {}, ["it is not JSON"]),
         (
             {"version": "11", "uid": 5, "kernel": "4.19.0", "engine": DEAD, "seccomp": frozenset(), "cgroups": 0},
@@ -126,16 +134,37 @@ def test_cgroups(proc_mounts: str, unified: list[str], expected: tuple[int, set[
 
 
 @pytest.mark.parametrize(
-    ("existing", "expected"),
+    ("existing", "with_gvisor", "expected"),
     [
-        ({}, {"live-restore": True, "log-driver": "local", "log-opts": {"max-size": "10m", "max-file": "3"}}),
-        ({"log-driver": "journald", "mtu": 1400}, {"log-driver": "journald", "mtu": 1400, "live-restore": True}),
-        ({"live-restore": False, "log-opts": {}}, {"log-opts": {}, "live-restore": True}),
+        ({}, False, {"live-restore": True, "log-driver": "local", "log-opts": {"max-size": "10m", "max-file": "3"}}),
+        ({"log-driver": "journald", "mtu": 1400}, False, {"log-driver": "journald", "mtu": 1400, "live-restore": True}),
+        ({"live-restore": False, "log-opts": {}}, False, {"log-opts": {}, "live-restore": True}),
+        ({"log-opts": {}}, True, {"log-opts": {}, "live-restore": True, "runtimes": {"runsc": gvisor.RUNTIME}}),
+        (
+            {"log-opts": {}, "runtimes": {"own": {"path": "/own"}, "runsc": {"path": "/old"}}},
+            True,
+            {"log-opts": {}, "live-restore": True, "runtimes": {"own": {"path": "/own"}, "runsc": gvisor.RUNTIME}},
+        ),
+        # It harms nobody, and a sandbox that is not made anew yet may need it.
+        ({"log-opts": {}, "runtimes": {"runsc": 1}}, False, {"log-opts": {}, "live-restore": True, "runtimes": {"runsc": 1}}),
     ],
 )
-def test_what_the_operator_has_set_stays(existing: dict[str, t.Any], expected: dict[str, t.Any]) -> None:
-    assert host.engine_config(existing) == expected
-    assert host.engine_config(expected) == expected
+def test_what_the_operator_has_set_stays(existing: dict[str, t.Any], with_gvisor: bool, expected: dict[str, t.Any]) -> None:
+    assert host.engine_config(existing, with_gvisor) == expected
+    assert host.engine_config(expected, with_gvisor) == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "wanted", "due"),
+    [
+        (ENGINE, False, True),
+        (ENGINE, True, False),
+        (GVISOR, True, True),
+        (dataclasses.replace(GVISOR, live_restore=False), True, False),
+    ],
+)
+def test_an_engine_is_configured(engine: host.Engine, wanted: bool, due: bool) -> None:
+    assert host.configured(engine, host.Wishes(gvisor=wanted)) is due
 
 
 def test_nearest(tmp_path: Path) -> None:
@@ -154,3 +183,15 @@ def test_a_look_leaves_no_trace(tmp_path: Path) -> None:
 def test_a_wrong_size_names_the_variable() -> None:
     answer = modules.run("host_preflight", data="/", min_free_disk="12 elephants")
     assert answer["msg"].startswith("bootstrap_min_free_disk: '12 elephants' is not a size")
+
+
+def test_a_trial_that_was_killed_is_cleared_by_the_next(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    dead, alive = 2**22 + 1, os.getpid()
+    for folder in (tmp_path, data):
+        for number in (dead, alive):
+            (folder / f".guardrails-trial-{number}-x" / "work").mkdir(parents=True)
+    host.gather(str(data), host.Wishes())
+    left = sorted(path.name for folder in (tmp_path, data) for path in folder.iterdir() if path != data)
+    assert left == [f".guardrails-trial-{alive}-x"] * 2

@@ -221,9 +221,10 @@ def test_locked_finds_locks_and_announcements(tmp_path: Path) -> None:
     (tmp_path / ("lone" + lock.INTENT)).touch()
     (tmp_path / "other").touch()
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert lock.locked(tmp_path) == [tmp_path / "a/b/deep", tmp_path / "lone", tmp_path / "top"]
+    assert lock.locked(tmp_path, lambda _folder: False) == [tmp_path / "a/b/deep", tmp_path / "lone", tmp_path / "top"]
+    assert lock.locked(tmp_path, lambda folder: folder == f"{tmp_path}/a") == [tmp_path / "lone", tmp_path / "top"]
     with pytest.raises(OSError, match="nowhere"):
-        lock.locked(tmp_path / "nowhere")
+        lock.locked(tmp_path / "nowhere", lambda _folder: False)
 
 
 def test_a_name_too_long_for_its_lock_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ OWNER = {"owner": str(os.geteuid()), "group": str(os.getegid())}
 
 
 def run(check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
-    return modules.run("locked_files", check, **OWNER | arguments)
+    return modules.run("locked_files", check, **OWNER | modules.NOWHERE | arguments)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

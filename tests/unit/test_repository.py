@@ -75,7 +75,7 @@ def test_no_registry_is_named() -> None:
     assert named == []
 
 
-@pytest.mark.parametrize("lock", ["site.txt", "test.txt"])
+@pytest.mark.parametrize("lock", ["site.txt", "services.txt", "spend.txt", "test.txt"])
 def test_locks_are_hashed_and_name_no_place(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
     entries = re.split(r"\n(?=[a-z0-9])", text)[1:]
@@ -84,7 +84,7 @@ def test_locks_are_hashed_and_name_no_place(lock: str) -> None:
     assert re.findall(r"\S+://\S+|^ *--(?:index|extra|find|trusted)\S*|@ \S+", text, re.MULTILINE) == []
 
 
-@pytest.mark.parametrize("name", ["site", "test"])
+@pytest.mark.parametrize("name", ["site", "services", "spend", "test"])
 def test_locks_hold_what_is_asked_for(name: str) -> None:
     pins = _pins(f"{name}.txt")
     for line in (ROOT / "requirements" / f"{name}.in").read_text(encoding="utf-8").splitlines():

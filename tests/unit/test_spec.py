@@ -41,6 +41,13 @@ def test_human(count: int, due: str) -> None:
 def test_defaults() -> None:
     (sandbox,) = spec.parse([GOOD], ["generic"])
     assert (sandbox.memory, sandbox.nano_cpus, sandbox.pids, sandbox.run_as) == (2 << 30, 1_000_000_000, 256, "own")
+    assert sandbox.runtime == "runc"
+
+
+@pytest.mark.parametrize(("runtime", "pids"), [("runc", 16), ("gvisor", 128)])
+def test_runtimes(runtime: str, pids: int) -> None:
+    (sandbox,) = spec.parse([{**GOOD, "runtime": runtime, "pids": pids}], ["generic"])
+    assert (sandbox.runtime, sandbox.pids) == (runtime, pids)
 
 
 def test_sorted_by_name() -> None:
@@ -68,6 +75,8 @@ def test_sorted_by_name() -> None:
         ({"memory": "0"}, "memory: '0' is not a size"),
         ({"memory": "12 elephants"}, "memory: '12 elephants' is not a size: write a whole number above 0 with k, m, g or t, such as 512m"),
         ({"memory": "1m"}, "memory: '1m' is too little: at least 64m"),
+        ({"working_set": "299m"}, "working_set: '299m' is too little: at least 300m"),
+        ({"working_set": "lots"}, "working_set: 'lots' is not a size"),
         ({"cpus": "many"}, "cpus: 'many' is not a number of processors"),
         ({"cpus": 0}, "cpus: 0 is not a number of processors"),
         ({"cpus": "nan"}, "cpus: 'nan' is not a number of processors"),
@@ -75,6 +84,8 @@ def test_sorted_by_name() -> None:
         ({"pids": True}, "pids: True is not a whole number"),
         ({"preset": "nope"}, "preset: 'nope' is not a preset there is: use generic"),
         ({"run_as": "root"}, "run_as: 'root' is not one of own, owner"),
+        ({"runtime": "kata"}, "sandbox default: runtime: 'kata' is not one of runc, gvisor"),
+        ({"runtime": "gvisor", "pids": 127}, "pids: 127 is too little under gvisor, whose own threads count: at least 128"),
         ({"colour": "red"}, "sandbox default: colour is not a key of a sandbox"),
     ],
 )

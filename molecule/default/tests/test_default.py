@@ -27,4 +27,4 @@ def test_status_knows_the_sandbox(host: Host) -> None:
 
 def test_every_phase_is_in_the_progress_file(host: Host) -> None:
     progress = host.file(f"{HOME}/.state/docker_sandbox_progress.md").content_string
-    assert [word for word in ("bootstrap", "env", "fs") if word not in progress] == []
+    assert [word for word in ("bootstrap", "env", "network", "fs", "logging", "rollback", "cost") if word not in progress] == []

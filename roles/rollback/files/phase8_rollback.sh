@@ -1,0 +1,6 @@
+#!/bin/sh
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# P8: every state of a working set can be had back.
+exec "$(dirname "$0")/../bin/phase" rollback "$@"

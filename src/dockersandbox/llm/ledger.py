@@ -1,0 +1,566 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger: what is held and what is spent, durable before anybody is told.
+
+SQLite with one thread that writes: whatever is asked of it while it commits goes into the next transaction together, so
+that a hundred calls wait for one flush of the disk. Several processes may share a ledger. A lock on a file makes them take
+turns, and each notices by SQLite's ``data_version`` when what it knows was changed by another.
+
+A hold whose process died, or whose answer was lost, stays charged: until a statement of the upstream says what the call
+did cost, or until it is old enough to be taken as spent whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import queue
+import sqlite3
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic, budgets
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.budgets import BUCKET, Budget
+
+from dockersandbox.llm.books import Ask, Books, Held, Hold, Refused
+
+VERSION = 1
+BATCH = 512
+# How often it is looked whether another process freed money that somebody waits for, and whether one stopped all.
+_POLL = 0.05
+_IDLE_POLL = 0.5
+# How long the end of a hold may wait for something else to be written with.
+_LINGER = 0.005
+_DAY = 86400
+_TABLES = """
+CREATE TABLE spend (key TEXT NOT NULL, bucket INTEGER NOT NULL, micro INTEGER NOT NULL, calls INTEGER NOT NULL,
+    PRIMARY KEY (key, bucket)) WITHOUT ROWID;
+CREATE TABLE call (id TEXT PRIMARY KEY, at INTEGER NOT NULL, owner TEXT NOT NULL, upstream TEXT NOT NULL, keys TEXT NOT NULL,
+    held INTEGER NOT NULL, spent INTEGER NOT NULL, state TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX call_open ON call (owner) WHERE state IN ('held', 'lost');
+CREATE INDEX call_at ON call (at);
+CREATE TABLE budget (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE stop (key TEXT PRIMARY KEY, reason TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+T = t.TypeVar("T")
+
+
+class LedgerError(Exception):
+    """Nothing was written; the text is one line. Without a ledger there is no call."""
+
+
+class Reconciled(t.NamedTuple):
+    """What a reconciliation did: how many calls it *settled*, *freed* and *corrected*, and the micro-dollars it put right."""
+
+    settled: int
+    freed: int
+    corrected: int
+    micro: int
+
+
+class Ledger(t.Protocol):
+    """What the service needs of a ledger; a fleet's may lie in another database."""
+
+    async def reserve(self, ask: Ask, wait: float = 0.0, decided: t.Callable[[Held], None] | None = None) -> Held | Refused:
+        """Hold money for a call, durably; wait up to *wait* seconds for calls under way. Raises LedgerError.
+
+        *decided* may be called from the event loop with what is held when it is not durable yet, and may never be.
+        """
+
+    async def settle(self, hold_id: str, micro: int, estimated: bool = False) -> bool:
+        """Put what a call did cost in the place of its hold; False when nothing was held."""
+
+    async def release(self, hold_id: str) -> bool:
+        """Free the hold of a call that never left, or was refused by the upstream; False when nothing was held."""
+
+    async def lose(self, hold_id: str) -> bool:
+        """Leave a hold charged whose call's cost is not known; False when nothing was held."""
+
+    async def close(self) -> None:
+        """Write all that was asked for, and end."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Wish:
+    """An ask that may wait; *decided* is told of money that is held before that is durable."""
+
+    ask: Ask
+    deadline: float
+    answer: asyncio.Future[t.Any]
+    loop: asyncio.AbstractEventLoop
+    decided: t.Callable[[Held], None] | None
+
+
+@dataclasses.dataclass(slots=True)
+class _Work:
+    """Something to do within a transaction; *lingers*: that of whoever comes next will do, if he comes soon."""
+
+    do: t.Callable[[], t.Any]
+    answer: asyncio.Future[t.Any]
+    loop: asyncio.AbstractEventLoop
+    lingers: bool = False
+
+
+def _foretold(told: list[tuple[t.Callable[[Held], None], Held]]) -> None:
+    for decided, held in told:
+        decided(held)
+
+
+class SqliteLedger:
+    """The ledger in the file *path*, one of any number of processes that have it open.
+
+    *lost_after*: the seconds after which a lost hold counts as spent. *keep*: the seconds that single calls are remembered.
+    *clock* gives seconds since 1970 UTC. Raises LedgerError when the file cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        lost_after: int = 3600,
+        keep: int = 35 * 86400,
+        clock: t.Callable[[], float] = time.time,
+        stopped: t.Callable[[dict[str, str]], None] | None = None,
+    ) -> None:
+        self.path = path
+        self.owner = os.urandom(8).hex()
+        self._lost_after = lost_after
+        self._keep = keep
+        self._clock = clock
+        self._stopped = stopped
+        self._stops: dict[str, str] | None = None
+        self._queue: queue.SimpleQueue[_Wish | _Work | None] = queue.SimpleQueue()
+        self._waiting: collections.deque[_Wish] = collections.deque()
+        self._new: dict[str, tuple[t.Any, ...]] = {}
+        self._changed: list[tuple[t.Any, ...]] = []
+        self._spend: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._calls: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._freed = False
+        self._seen = -1
+        self._next_care = 0.0
+        try:
+            fresh = not path.exists()
+            self._turn = os.open(path.with_name(f"{path.name}.turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._alive = self._own(self.owner)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+            with self._taking_turns():
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._prepare()
+            if fresh:
+                atomic.sync_folder(path.parent)
+            self._books = Books(self._spent_since)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(f"{path}: {error}") from None
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    def _prepare(self) -> None:
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif found != VERSION:
+            raise LedgerError(f"{self.path}: is a ledger of version {found}, and this reads version {VERSION}")
+
+    def _own(self, owner: str) -> int:
+        """Return the handle of the lock that *owner* holds as long as its process lives. Raises BlockingIOError when it does."""
+        handle = os.open(self._owner_file(owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        return handle
+
+    def _owner_file(self, owner: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.owner-{owner}")
+
+    @contextlib.contextmanager
+    def _taking_turns(self) -> t.Iterator[None]:
+        # The kernel wakes whoever waited longest; SQLite's own waiting is a guess of when to look again.
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    # What is asked for, from the event loop.
+
+    async def reserve(self, ask: Ask, wait: float = 0.0, decided: t.Callable[[Held], None] | None = None) -> Held | Refused:
+        """Hold money for a call, durably; wait up to *wait* seconds for calls under way. Raises LedgerError.
+
+        *decided* is called from the event loop with what is held, when that is not durable yet, and may never be.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Held | Refused] = loop.create_future()
+        self._queue.put(_Wish(ask, time.monotonic() + wait, answer, loop, decided))
+        return await answer
+
+    async def settle(self, hold_id: str, micro: int, estimated: bool = False) -> bool:
+        """Put what a call did cost in the place of its hold; False when nothing was held. Raises LedgerError."""
+        return await self._ask(lambda: self._settle(hold_id, micro, "estimated" if estimated else "settled"), lingers=True)
+
+    async def release(self, hold_id: str) -> bool:
+        """Free the hold of a call that cost nothing; False when nothing was held. Raises LedgerError."""
+        return await self._ask(lambda: self._settle(hold_id, 0, "released"), lingers=True)
+
+    async def lose(self, hold_id: str) -> bool:
+        """Leave a hold charged whose call's cost is not known; False when nothing was held. Raises LedgerError."""
+        return await self._ask(lambda: self._lose(hold_id))
+
+    async def reconcile(self, upstream: str, statement: t.Mapping[str, int], until: int) -> Reconciled:
+        """Go by the *upstream*'s own account: *statement* has what each call did cost, in micro-dollars, by its id.
+
+        It is whole for what was reserved before *until*: a lost call that is not in it did not arrive, and is freed. What was
+        charged by estimate, or whole, is corrected. Raises LedgerError.
+        """
+        return await self._ask(lambda: self._reconcile(upstream, statement, until))
+
+    async def budgets(self) -> list[Budget]:
+        """Return the budgets there are. Raises LedgerError."""
+        return await self._ask(lambda: list(self._books.budgets))
+
+    async def declare(self, wanted: t.Sequence[Budget], exclusive: bool) -> None:
+        """Make *wanted* the budgets of these names, and with *exclusive* the only ones. Raises LedgerError."""
+        return await self._ask(lambda: self._declare(wanted, exclusive))
+
+    async def standing(self) -> list[dict[str, t.Any]]:
+        """Return where each budget stands now, for each of its subjects that has spent or holds. Raises LedgerError."""
+        return await self._ask(self._standing)
+
+    async def spend(self, since: int) -> dict[str, dict[str, dict[str, int]]]:
+        """Return what was spent since then by each subject: scope → name → spent, held (micro-dollars), calls. Raises LedgerError."""
+        return await self._ask(lambda: self._spend_report(since))
+
+    async def calls(self, since: int = 0) -> dict[str, tuple[str, int, int]]:
+        """Return the calls reserved since then: id → (state, held, spent) in micro-dollars. Raises LedgerError."""
+        rows = "SELECT id, state, held, spent FROM call WHERE at >= ?"
+        return await self._ask(lambda: {row[0]: row[1:] for row in self._db.execute(rows, (since,))})
+
+    async def stop(self, key: str, reason: str) -> None:
+        """Stop a subject (``total`` for all) in every process that has this ledger, until it is resumed. Raises LedgerError."""
+        row = (key, reason, int(self._clock()))
+        await self._ask(lambda: self._db.execute("INSERT OR REPLACE INTO stop VALUES (?, ?, ?)", row) and None)
+
+    async def resume(self, key: str) -> bool:
+        """Take a stop back; False when there was none. Raises LedgerError."""
+        return await self._ask(lambda: self._db.execute("DELETE FROM stop WHERE key = ?", (key,)).rowcount > 0)
+
+    async def close(self) -> None:
+        """Write all that was asked for, and end."""
+        self._queue.put(None)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    async def _ask(self, do: t.Callable[[], T], lingers: bool = False) -> T:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._queue.put(_Work(do, answer, loop, lingers))
+        return await answer
+
+    # What is done, in the thread that writes.
+
+    def _run(self) -> None:
+        ended = False
+        try:
+            while not ended:
+                batch = self._next()
+                ended = None in batch
+                self._commit([item for item in batch if item is not None], ended)
+        finally:
+            self._db.close()
+            os.close(self._alive)
+            self._owner_file(self.owner).unlink(missing_ok=True)
+            os.close(self._turn)
+
+    def _next(self) -> list[_Wish | _Work | None]:
+        batch: list[_Wish | _Work | None] = []
+        timeout = _POLL if self._waiting else _IDLE_POLL
+        # Whoever waits for money is not made to wait longer for what may free it.
+        lingers = not self._waiting
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < BATCH and (not batch or batch[-1] is not None):
+                item = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
+                if not batch:
+                    until = time.monotonic() + _LINGER
+                batch.append(item)
+                lingers = lingers and isinstance(item, _Work) and item.lingers
+                timeout = until - time.monotonic() if lingers else 0
+        return batch
+
+    def _commit(self, batch: list[_Wish | _Work], ended: bool) -> None:
+        now = time.monotonic()
+        due = ended or now >= self._next_care or any(wish.deadline <= now for wish in self._waiting)
+        if not batch and not due and self._version() == self._seen:
+            return
+        answers: list[tuple[_Wish | _Work, t.Any]] = []
+        works = [item for item in batch if isinstance(item, _Work)]
+        wishes = collections.deque(item for item in batch if isinstance(item, _Wish))
+        try:
+            with self._taking_turns():
+                self._db.execute("BEGIN IMMEDIATE")
+                self._refresh()
+                if now >= self._next_care:
+                    self._next_care = now + 30
+                    self._care()
+                for work in works:
+                    answers.append((work, work.do()))
+                self._grant(wishes, answers, ended)
+                self._flush()
+                self._look_for_stops()
+                self._foretell(answers)
+                self._db.execute("COMMIT")
+        except Exception as error:
+            # Whatever it was: nothing of this batch is in the file, so nobody of it may be told otherwise.
+            self._forget()
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            failed = LedgerError(f"{self.path}: {error}")
+            answers = [(item, failed) for item in batch]
+        self._tell(answers)
+
+    def _grant(self, wishes: collections.deque[_Wish], answers: list[tuple[_Wish | _Work, t.Any]], ended: bool) -> None:
+        """Decide on those who wait, if there can be news for them, and then on the new *wishes*."""
+        now = time.monotonic()
+        ahead = len(self._waiting)
+        if not (self._freed or ended or any(wish.deadline <= now for wish in self._waiting)):
+            ahead = 0
+        self._freed = False
+        kept: collections.deque[_Wish] = collections.deque()
+        while ahead or wishes:
+            wish = self._waiting.popleft() if ahead else wishes.popleft()
+            ahead -= 1 if ahead else 0
+            if wish.answer.cancelled():
+                continue
+            decision = self._books.decide(wish.ask, ended or wish.deadline <= now)
+            if decision is None:
+                kept.append(wish)
+                continue
+            if isinstance(decision, Held):
+                if wish.ask.id in self._books.holds:
+                    answers.append((wish, LedgerError(f"{wish.ask.id}: is held already")))
+                    continue
+                self._hold(wish.ask, decision.micro)
+            answers.append((wish, decision))
+        self._waiting.extend(kept)
+
+    def _foretell(self, answers: list[tuple[_Wish | _Work, t.Any]]) -> None:
+        """Tell what is about to be durable to those who have something to do meanwhile."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[t.Callable[[Held], None], Held]]] = {}
+        for item, answer in answers:
+            if isinstance(item, _Wish) and item.decided is not None and isinstance(answer, Held):
+                by_loop.setdefault(item.loop, []).append((item.decided, answer))
+        for loop, told in by_loop.items():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_foretold, told)
+
+    def _tell(self, answers: list[tuple[_Wish | _Work, t.Any]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Wish | _Work, t.Any]]] = {}
+        for item, answer in answers:
+            by_loop.setdefault(item.loop, []).append((item, answer))
+        for loop, told in by_loop.items():
+            # A loop that has ended has nobody left to be told: what was held for it is found by its owner's lock.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._answer, told)
+
+    def _answer(self, told: list[tuple[_Wish | _Work, t.Any]]) -> None:
+        for item, answer in told:
+            if item.answer.done():
+                if isinstance(answer, Held):
+                    # Whoever asked went away in the meantime.
+                    hold_id = answer.id
+                    unheard: asyncio.Future[bool] = item.loop.create_future()
+                    self._queue.put(_Work(lambda hold_id=hold_id: self._settle(hold_id, 0, "released"), unheard, item.loop))  # type: ignore[misc]
+            elif isinstance(answer, Exception):
+                item.answer.set_exception(answer)
+            else:
+                item.answer.set_result(answer)
+
+    def _version(self) -> int:
+        try:
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:
+            return -1
+
+    def _refresh(self) -> None:
+        """Read again what another process has changed, or what a failure left unsure."""
+        version = self._version()
+        if version == self._seen:
+            return
+        declared = [Budget(**json.loads(body)) for (body,) in self._db.execute("SELECT body FROM budget ORDER BY name")]
+        rows = self._db.execute("SELECT id, at, held, keys, owner, upstream, state = 'lost' FROM call WHERE state IN ('held', 'lost')")
+        holds = [Hold(row[0], row[1], row[2], row[3].split("\n"), row[4], row[5], bool(row[6])) for row in rows]
+        self._books = Books(self._spent_since, declared, holds)
+        self._seen = version
+        self._freed = True
+        self._look_for_stops()
+
+    def _look_for_stops(self) -> None:
+        stops = dict(self._db.execute("SELECT key, reason FROM stop ORDER BY key").fetchall())
+        if stops != self._stops:
+            self._stops = stops
+            if self._stopped is not None:
+                self._stopped(stops)
+
+    def _forget(self) -> None:
+        self._seen = -1
+        self._new.clear()
+        self._changed.clear()
+        self._spend.clear()
+        self._calls.clear()
+
+    def _spent_since(self, key: str, start: int) -> int:
+        self._flush()
+        row = self._db.execute("SELECT COALESCE(SUM(micro), 0) FROM spend WHERE key = ? AND bucket >= ?", (key, start)).fetchone()
+        return int(row[0])
+
+    def _flush(self) -> None:
+        """Write what the transaction has gathered: a hundred calls of one sandbox are one row of its spend."""
+        if self._new:
+            self._db.executemany("INSERT INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", list(self._new.values()))
+            self._new.clear()
+        if self._changed:
+            self._db.executemany("UPDATE call SET spent = ?, state = ?, since = ? WHERE id = ?", self._changed)
+            self._changed.clear()
+        if self._calls or self._spend:
+            rows = [(key, bucket, self._spend[key, bucket], self._calls[key, bucket]) for key, bucket in {**self._spend, **self._calls}]
+            self._db.executemany(
+                "INSERT INTO spend VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET micro = micro + excluded.micro, calls = calls + excluded.calls",
+                rows,
+            )
+            self._spend.clear()
+            self._calls.clear()
+
+    def _hold(self, ask: Ask, micro: int) -> None:
+        keys = budgets.keys_of(ask.subjects)
+        self._books.hold(Hold(ask.id, ask.at, micro, keys, self.owner, ask.upstream))
+        self._new[ask.id] = (ask.id, ask.at, self.owner, ask.upstream, "\n".join(keys), micro, 0, "held", ask.at)
+
+    def _settle(self, hold_id: str, micro: int, state: str) -> bool:
+        hold = self._books.settle(hold_id, micro)
+        if hold is None:
+            return False
+        self._freed = True
+        self._changed.append((micro, state, int(self._clock()), hold_id))
+        if state != "released":
+            for key in hold.keys:
+                self._spend[key, hold.bucket] += micro
+                self._calls[key, hold.bucket] += 1
+        return True
+
+    def _lose(self, hold_id: str) -> bool:
+        hold = self._books.holds.get(hold_id)
+        if hold is None:
+            return False
+        hold.lost = True
+        self._changed.append((0, "lost", int(self._clock()), hold_id))
+        return True
+
+    def _care(self) -> None:
+        """See to holds of processes that died, to lost ones that are old, and to calls that need not be remembered."""
+        now = int(self._clock())
+        for owner in sorted({hold.owner for hold in self._books.holds.values() if not hold.lost} - {self.owner}):
+            try:
+                handle = self._own(owner)
+            except BlockingIOError:
+                continue
+            for hold in [hold for hold in self._books.holds.values() if hold.owner == owner and not hold.lost]:
+                self._lose(hold.id)
+            self._owner_file(owner).unlink(missing_ok=True)
+            os.close(handle)
+        self._flush()
+        old = self._db.execute("SELECT id FROM call WHERE state = 'lost' AND since <= ?", (now - self._lost_after,)).fetchall()
+        for (hold_id,) in old:
+            self._settle(hold_id, self._books.holds[hold_id].micro, "charged")
+        self._db.execute("DELETE FROM call WHERE at < ? AND state NOT IN ('held', 'lost')", (now - self._keep,))
+
+    def _reconcile(self, upstream: str, statement: t.Mapping[str, int], until: int) -> Reconciled:
+        settled = freed = corrected = total = 0
+        lost = [hold for hold in self._books.holds.values() if hold.lost and hold.upstream == upstream]
+        for hold in lost:
+            if hold.id in statement:
+                settled += self._settle(hold.id, statement[hold.id], "reconciled")
+                total += statement[hold.id] - hold.micro
+            elif hold.at < until:
+                freed += self._settle(hold.id, 0, "released")
+                total -= hold.micro
+        self._flush()
+        rows = self._db.execute(
+            "SELECT id, at, keys, spent FROM call WHERE upstream = ? AND state IN ('settled', 'estimated', 'charged', 'reconciled')", (upstream,)
+        ).fetchall()
+        for call_id, at, keys, spent in rows:
+            if call_id in statement and statement[call_id] != spent:
+                difference = statement[call_id] - spent
+                self._books.charge(keys.split("\n"), at, difference)
+                for key in keys.split("\n"):
+                    self._spend[key, at // BUCKET * BUCKET] += difference
+                self._changed.append((statement[call_id], "reconciled", int(self._clock()), call_id))
+                corrected += 1
+                total += difference
+        self._freed = True
+        return Reconciled(settled, freed, corrected, total)
+
+    def _declare(self, wanted: t.Sequence[Budget], exclusive: bool) -> None:
+        if exclusive:
+            self._db.execute("DELETE FROM budget")
+        rows = [(budget.name, json.dumps(dataclasses.asdict(budget))) for budget in wanted]
+        self._db.executemany("INSERT OR REPLACE INTO budget VALUES (?, ?)", rows)
+        self._books.budgets = [Budget(**json.loads(body)) for (body,) in self._db.execute("SELECT body FROM budget ORDER BY name")]
+        self._freed = True
+
+    def _standing(self) -> list[dict[str, t.Any]]:
+        self._flush()
+        now = int(self._clock())
+        found = []
+        for budget in self._books.budgets:
+            start, end = budget.start(now), budget.end(now)
+            if budget.scope == "total":
+                keys = {"total"}
+            elif budget.subject != budgets.EACH:
+                keys = {f"{budget.scope}:{budget.subject}"}
+            else:
+                like = f"{budget.scope}:"
+                # There is no end of runs: those of the last day are told.
+                told = max(start, now - _DAY) if budget.scope == "run" else start
+                rows = self._db.execute(
+                    "SELECT DISTINCT key FROM spend WHERE key >= ? AND key < ? AND bucket >= ?", (like, f"{budget.scope};", told)
+                )
+                keys = {row[0] for row in rows} | set(self._books.held_by(budget.scope))
+            for key in sorted(keys):
+                spent, held = self._books.standing(budget, key, now)
+                found.append(
+                    {
+                        "name": budget.name,
+                        "subject": key,
+                        "mode": budget.mode,
+                        "window": budget.window,
+                        "zone": budget.zone,
+                        "limit": budget.limit,
+                        "spent": spent,
+                        "held": held,
+                        "left": budget.limit - spent - held,
+                        "since": start,
+                        "until": end,
+                    }
+                )
+        return found
+
+    def _spend_report(self, since: int) -> dict[str, dict[str, dict[str, int]]]:
+        self._flush()
+        found: dict[str, dict[str, dict[str, int]]] = {scope: {} for scope in budgets.SCOPES}
+        rows = self._db.execute("SELECT key, SUM(micro), SUM(calls) FROM spend WHERE bucket >= ? GROUP BY key", (since // BUCKET * BUCKET,))
+        for key, micro, count in rows:
+            scope, _sep, name = key.partition(":")
+            found[scope][name or "total"] = {"spent": micro, "held": 0, "calls": count}
+        for scope in budgets.SCOPES:
+            for key, micro in self._books.held_by(scope).items():
+                name = key.partition(":")[2] or "total"
+                found[scope].setdefault(name, {"spent": 0, "held": 0, "calls": 0})["held"] = micro
+        return found

@@ -1,0 +1,859 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gateway: from a sandbox's socket to a provider, past every limit, and back with the bytes as they came.
+
+Nothing leaves unless its cost is held in the ledger and the call is on record. Whatever then happens to it, the hold ends in
+one of three ways: settled to what the call did cost, freed because it cost nothing, or left charged because nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import hmac
+import time
+import typing as t
+
+import aiohttp
+from aiohttp import web
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.budgets import dollars
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.recorder import RecorderError
+
+from dockersandbox.common.ids import Ids
+from dockersandbox.common.records import Record
+from dockersandbox.llm import calls, limits, meter, wire
+from dockersandbox.llm.books import Ask, Held, Refused
+from dockersandbox.llm.calls import Call, Refusal
+from dockersandbox.llm.ledger import Ledger, LedgerError
+from dockersandbox.llm.metrics import Metrics
+from dockersandbox.llm.prices import Price, Prices, Unpriced, Usage
+from dockersandbox.llm.settings import Settings
+from dockersandbox.llm.wire import Family
+
+# How long an upstream may keep a connection open after the answer's last word.
+_AFTERWARDS = 5.0
+_TICK = 0.25
+# A clock that differs by more than this from what has passed was set.
+_STEP = 30.0
+_MOST_ERROR = 1 << 20
+_TRIES = 5
+_MOST_RUNS = 64
+
+
+@dataclasses.dataclass(slots=True)
+class Upstream:
+    """A provider as it is reached: *headers* carry the real key."""
+
+    family: Family
+    base: str
+    provider: str
+    headers: dict[str, str]
+    session: aiohttp.ClientSession
+    breaker: limits.Breaker
+
+
+class Box:
+    """What is known of one sandbox between its calls."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        # In the order in which they began: a run in a throw-away sandbox of this one's shape goes on beside its own.
+        self.runs: list[str] = []
+        self.streams = 0
+        self.bodies = 0
+        self.configure(settings)
+
+    @property
+    def run(self) -> str:
+        """The run that its calls count to, "" for none: of those that go on, the one that began last."""
+        return self.runs[-1] if self.runs else ""
+
+    def configure(self, settings: Settings) -> None:
+        """Take its limits from *settings*; what was counted starts anew."""
+        rates, breakers = settings.limits, settings.breakers
+        self.token = settings.sandboxes[self.name].token_sha256
+        self.team = settings.sandboxes[self.name].team or ""
+        self.requests = limits.Bucket(rates.requests)
+        self.tokens = limits.Bucket(rates.tokens)
+        self.breaker = limits.Breaker(tripping(breakers.sandbox))
+        self.velocity = limits.Velocity(breakers.velocity) if breakers.velocity else None
+        self.repeats = limits.Repeats(breakers.repeats)
+
+
+def tripping(rule: t.Any) -> limits.Tripping:
+    """Return a breaker's rule as the settings have it."""
+    return limits.Tripping(rule.failures, float(rule.period), float(rule.pause), float(rule.longest))
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Exchange:
+    """A call under way. *cut* says why it is ended from outside."""
+
+    id: str
+    box: Box
+    request: web.BaseRequest
+    task: asyncio.Task[t.Any]
+    begun: float
+    upstream: Upstream
+    call: Call
+    price: Price
+    held: int
+    at: int
+    run: str
+    over: tuple[str, ...]
+    tokens: int = 0
+    gone: float = 0.0
+    ended: float = 0.0
+    first: float = 0.0
+    cut: str = ""
+
+    def end(self, why: str) -> None:
+        """End the call from outside."""
+        if not self.cut:
+            self.cut = why
+            self.task.cancel()
+
+
+class Place:
+    """A place among a sandbox's calls at a time, and for *size* bytes of a body."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self.size = 0
+
+    def __enter__(self) -> Place:
+        self.box.streams += 1
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.box.streams -= 1
+        self.box.bodies -= self.size
+
+
+class Gateway:
+    """All calls of all sandboxes. A call waits for *record* before it leaves, and nothing waits for *report*, which tells how it ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        record: Record,
+        report: Record,
+        upstreams: dict[Family, Upstream],
+        clock: t.Callable[[], float] = time.time,
+    ) -> None:
+        self.ledger = ledger
+        self.stops: dict[str, str] = {}
+        self.metrics = Metrics(settings.metrics)
+        self.exchanges: set[Exchange] = set()
+        self._record = record
+        self._report_event = report
+        self._ids = Ids()
+        self._clock = clock
+        self._now = asyncio.get_running_loop().time
+        self._behind: set[asyncio.Task[None]] = set()
+        self._drift = clock() - self._now()
+        self._closing = False
+        self.boxes: dict[str, Box] = {}
+        self.configure(settings, upstreams)
+
+    def configure(self, settings: Settings, upstreams: dict[Family, Upstream]) -> None:
+        """Go by *settings* from now on."""
+        self.prices = Prices(settings.prices, settings.ceiling)
+        self.settings = settings
+        self.upstreams = upstreams
+        rules = settings.rules
+        self.rules = calls.Rules(rules.most_body, rules.most_output, rules.most_choices, rules.clamp_least, rules.server_tools)
+        for name in settings.sandboxes:
+            if name in self.boxes:
+                self.boxes[name].configure(settings)
+            else:
+                self.boxes[name] = Box(name, settings)
+        for name in self.boxes.keys() - settings.sandboxes.keys():
+            del self.boxes[name]
+
+    # -- from a sandbox's socket
+
+    async def handle(self, sandbox: str, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request that came in on the socket of *sandbox*."""
+        kind = wire.family(request.path, request.headers)
+        try:
+            box = self.boxes.get(sandbox)
+            if box is None:
+                raise Refusal(403, "sandbox", "this sandbox is not one any more")
+            route = wire.ROUTES.get((request.method, request.raw_path.partition("?")[0]))
+            self._let_in(box, request, known=route is not None)
+            if route is None:
+                raise Refusal(404, "path", f"{request.method} {request.path[:100]} is not one of the paths that are served here")
+            if route in ("count", "models"):
+                return await self._free(box, request, kind, counts=route == "count")
+            return await self._call(box, request, kind, t.cast(calls.Wire, route))
+        except Refusal as refusal:
+            return await self._refuse(sandbox, request, kind, refusal)
+
+    def _let_in(self, box: Box, request: web.BaseRequest, known: bool) -> None:
+        """Check what is known before anything is read. Raises Refusal."""
+        given = hashlib.sha256(wire.token(request.headers).encode("utf-8", "surrogateescape")).hexdigest()
+        if not hmac.compare_digest(given, box.token):
+            raise Refusal(401, "token", "the token is not this sandbox's; it is in the environment as ANTHROPIC_AUTH_TOKEN and OPENAI_API_KEY")
+        if self._closing:
+            raise Refusal(503, "closing", "the gateway is being ended; try again soon", 5)
+        self._not_stopped(box, box.run)
+        now = self._now()
+        if wait := box.requests.take(1, now):
+            raise Refusal(429, "rate", f"more than {box.requests.rate} requests a minute", _seconds(wait))
+        if known and box.streams >= self.settings.limits.streams:
+            raise Refusal(429, "streams", f"more than {self.settings.limits.streams} calls at a time", 1)
+
+    def _not_stopped(self, box: Box, run: str) -> None:
+        for key in ("total", f"sandbox:{box.name}", f"team:{box.team}", f"run:{run}"):
+            if key in self.stops:
+                raise Refusal(403, "stopped", f"all calls are stopped ({key}): {self.stops[key]}")
+
+    async def _refuse(self, sandbox: str, request: web.BaseRequest, kind: Family, refusal: Refusal) -> web.StreamResponse:
+        # What could not be put on record the first time is not waited for once more.
+        if not refusal.left and refusal.reason != "recorder":
+            await self._denied(sandbox, request, refusal)
+        headers = {wire.REASON: refusal.reason, "content-type": "application/json"}
+        if refusal.retry_after is not None:
+            headers["retry-after"] = str(refusal.retry_after)
+        response = web.Response(status=refusal.status, body=wire.error(kind, refusal), headers=headers)
+        if not request.content.at_eof():
+            # What it still sends is not read: it may be without end.
+            response.force_close()
+        return response
+
+    async def _denied(self, sandbox: str, request: web.BaseRequest, refusal: Refusal) -> None:
+        self.metrics.refused(sandbox, refusal.reason)
+        event = {
+            "action": "llm.call",
+            "class": "api_activity",
+            "actor": {"type": "sandbox", "name": sandbox},
+            "sandbox": sandbox,
+            "decision": "deny",
+            "reason": refusal.reason,
+            "outcome": "failure",
+            "detail": {"message": _plain(str(refusal)), "path": _plain(request.path[:200])},
+        }
+        with contextlib.suppress(RecorderError):
+            await self._record(event)
+        box = self.boxes.get(sandbox)
+        if box is not None and refusal.status in (400, 403, 404, 413) and refusal.reason != "stopped":
+            self._breaker_changed("sandbox", sandbox, box.breaker.failed(self._now(), "errors"))
+
+    async def _body(self, box: Box, request: web.BaseRequest, holder: Place) -> bytes:
+        """Return the body of a request, of no more than it may have. Raises Refusal."""
+        most = self.rules.most_body
+        if (request.content_length or 0) > most:
+            raise Refusal(413, "too_large", f"the body has more than {most} bytes")
+        if request.content.is_eof() and request.content.exception() is None:
+            # It came with the head, as it mostly does.
+            whole = request.content.read_nowait()
+            holder.size = len(whole)
+            box.bodies += len(whole)
+            self._bounded(box, holder)
+            return whole
+        parts = []
+        try:
+            async with asyncio.timeout(self.settings.times.body):
+                async for part in request.content.iter_any():
+                    holder.size += len(part)
+                    box.bodies += len(part)
+                    self._bounded(box, holder)
+                    parts.append(part)
+        except TimeoutError:
+            raise Refusal(408, "slow", f"the body did not come within {self.settings.times.body} s") from None
+        except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError, ValueError) as error:
+            raise Refusal(400, "body", f"the body cannot be read: {error}") from None
+        return b"".join(parts)
+
+    def _bounded(self, box: Box, holder: Place) -> None:
+        if holder.size > self.rules.most_body:
+            raise Refusal(413, "too_large", f"the body has more than {self.rules.most_body} bytes")
+        if box.bodies > self.settings.limits.bodies:
+            raise Refusal(429, "bodies", f"the bodies of calls under way have more than {self.settings.limits.bodies} bytes", 1)
+
+    # -- what costs nothing
+
+    async def _free(self, box: Box, request: web.BaseRequest, kind: Family, counts: bool) -> web.StreamResponse:
+        upstream = self.upstreams[kind]
+        with Place(box) as place:
+            body = calls.encode(calls.read_count(await self._body(box, request, place), self.rules)) if counts else None
+            event = {
+                "action": "llm.count" if counts else "llm.models",
+                "class": "api_activity",
+                "actor": {"type": "sandbox", "name": box.name},
+                "sandbox": box.name,
+                "decision": "allow",
+                "trace_id": box.run or None,
+                "resource": upstream.provider,
+            }
+            self._pass(upstream)
+            try:
+                await self._on_record(event)
+            except Refusal:
+                upstream.breaker.left()
+                raise
+            headers = self._headers(upstream, request, self._ids())
+            try:
+                async with asyncio.timeout(self.settings.times.idle):
+                    async with self._send(upstream, request.method, request, headers, body) as answer:
+                        content = await _limited(answer, 16 << 20)
+                        self._judge(upstream, answer.status)
+                        if 300 <= answer.status < 400:
+                            raise Refusal(502, "redirect", "the upstream sends elsewhere, where nothing is sent")
+                        return web.Response(status=answer.status, body=content, headers=wire.back(answer.headers))
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise self._unreachable(upstream, error) from None
+
+    # -- what costs
+
+    async def _call(self, box: Box, request: web.BaseRequest, kind: Family, route: calls.Wire) -> web.StreamResponse:
+        begun = self._now()
+        with Place(box) as place:
+            exchange, notes = await self._admit(box, request, kind, route, await self._body(box, request, place), begun)
+            self.exchanges.add(exchange)
+            try:
+                return await self._exchange(exchange, notes)
+            finally:
+                self.exchanges.discard(exchange)
+
+    async def _admit(
+        self, box: Box, request: web.BaseRequest, kind: Family, route: calls.Wire, raw: bytes, begun: float
+    ) -> tuple[Exchange, dict[str, str]]:
+        """Return the call once it may leave: held, and on record. Raises Refusal."""
+        upstream = self.upstreams[kind]
+        call = calls.read(route, raw, self.rules)
+        at = int(self._clock())
+        price = self._price(upstream, call, at)
+        inputs = call.most_inputs(price.context)
+        run = box.run
+        wait, change = box.breaker.enter(self._now())
+        self._breaker_changed("sandbox", box.name, change)
+        if wait:
+            raise Refusal(429, "breaker", f"this sandbox is held up: {box.breaker.reason}", _seconds(wait))
+        try:
+            if box.repeats.add(call.sha256, self._now()):
+                self._breaker_changed("sandbox", box.name, box.breaker.trip(self._now(), "the same request again and again"))
+                raise Refusal(429, "breaker", "this sandbox is held up: the same request again and again", _seconds(self.settings.breakers.sandbox.pause))
+            tokens = min(inputs + call.most_outputs, box.tokens.rate)
+            if wait := box.tokens.take(tokens, self._now()):
+                raise Refusal(429, "rate", f"more than {box.tokens.rate} tokens a minute", _seconds(wait))
+            try:
+                self._pass(upstream)
+                try:
+                    exchange = await self._hold(box, request, upstream, call, price, inputs, at, run, begun)
+                except BaseException:
+                    upstream.breaker.left()
+                    raise
+                exchange.tokens = tokens
+            except BaseException:
+                box.tokens.give_back(tokens)
+                raise
+        except BaseException:
+            box.breaker.left()
+            raise
+        notes = {wire.CALL: exchange.id}
+        if call.clamped:
+            notes[wire.LIMITED] = str(call.outputs)
+        if exchange.over:
+            notes[wire.WARNING] = "; ".join(f"budget {name} is over" for name in exchange.over)
+        return exchange, notes
+
+    def _price(self, upstream: Upstream, call: Call, at: int) -> Price:
+        try:
+            price = self.prices.find(upstream.provider, call.model, at, call.tier)
+            if upstream.family == "openai" and call.body.get("service_tier") in (None, "auto"):
+                # Which tier that is may be set at the provider, so that it is said.
+                with contextlib.suppress(Unpriced):
+                    if self.prices.find(upstream.provider, call.model, at, "priority").source == "genai-prices":
+                        call.put("service_tier", "default")
+            return price
+        except Unpriced as error:
+            raise Refusal(400, "unpriced", str(error)) from None
+
+    async def _hold(
+        self, box: Box, request: web.BaseRequest, upstream: Upstream, call: Call, price: Price, inputs: int, at: int, run: str, begun: float
+    ) -> Exchange:
+        """Hold the most that *call* can cost, and put it on record. Raises Refusal."""
+        most = price.most(inputs, call.most_outputs, call.tools, call.kinds, call.percent)
+        least = price.most(inputs, min(call.least_outputs, call.most_outputs), call.tools, call.kinds, call.percent)
+        call_id = self._ids()
+        subjects = {"sandbox": box.name, "host": self.settings.host, "model": price.model}
+        if box.team:
+            subjects["team"] = box.team
+        if run:
+            subjects["run"] = run
+        wait = self.settings.times.hold
+        recording: list[asyncio.Task[None]] = []
+        stopped: list[Refusal] = []
+
+        def decided(held: Held) -> None:
+            """Put the call on record while the ledger writes: it leaves when both are done."""
+            if held.micro < most:
+                call.limit(price.outputs(held.micro, inputs, call.tools, call.kinds, call.percent))
+            try:
+                self._not_stopped(box, run)
+            except Refusal as refusal:
+                stopped.append(refusal)
+                return
+            recording.append(self._later(self._on_record(self._event(box, call, price, run, call_id, held))))
+            # The ledger may fail by then, and nobody wait for it.
+            recording[0].add_done_callback(lambda done: done.cancelled() or done.exception())
+
+        try:
+            async with asyncio.timeout(wait + 10):
+                got = await self.ledger.reserve(Ask(call_id, at, subjects, most, least, upstream.provider), wait, decided)
+        except TimeoutError:
+            self._took_back(box, price, run, call_id, recording)
+            raise Refusal(503, "ledger", "the ledger does not answer, and nothing is spent off it", 5) from None
+        except LedgerError as error:
+            self._took_back(box, price, run, call_id, recording)
+            raise Refusal(503, "ledger", f"nothing is spent off the ledger: {error}", 5) from None
+        if isinstance(got, Refused):
+            raise self._spent(got, least)
+        try:
+            if stopped:
+                raise stopped[0]
+            await recording[0]
+            self._not_stopped(box, run)
+        except BaseException:
+            self._later(self._give_back(call_id))
+            raise
+        task = asyncio.current_task()
+        assert task is not None
+        return Exchange(call_id, box, request, task, begun, upstream, call, price, got.micro, at, run, got.over)
+
+    def _took_back(self, box: Box, price: Price, run: str, call_id: str, recording: list[asyncio.Task[None]]) -> None:
+        """Say of a call that is on record, or about to be, that it did not leave."""
+        if recording:
+            event = {
+                "action": "llm.charge",
+                "class": "api_activity",
+                "actor": {"type": "service", "name": "llm"},
+                "sandbox": box.name,
+                "resource": price.model,
+                "reason": "ledger",
+                "outcome": "failure",
+                "trace_id": run or None,
+                "detail": {"call": call_id, "micro_dollars": 0},
+            }
+            self._later(self._quietly(event))
+
+    def _event(self, box: Box, call: Call, price: Price, run: str, call_id: str, got: Held) -> dict[str, t.Any]:
+        detail: dict[str, t.Any] = {
+            "call": call_id,
+            "asked_model": call.model,
+            "held_micro_dollars": got.micro,
+            "max_tokens": call.outputs,
+            "request_bytes": call.size,
+            "stream": call.stream,
+            "price": price.source,
+        }
+        if call.clamped:
+            detail["clamped"] = True
+        if got.over:
+            detail["over_soft_budgets"] = ",".join(got.over)
+        return {
+            "action": "llm.call",
+            "class": "api_activity",
+            "actor": {"type": "sandbox", "name": box.name},
+            "sandbox": box.name,
+            "resource": price.model,
+            "request_sha256": call.sha256,
+            "decision": "allow",
+            "trace_id": run or None,
+            "detail": detail,
+        }
+
+    async def _on_record(self, event: dict[str, t.Any]) -> None:
+        try:
+            await self._record(event)
+        except RecorderError as error:
+            raise Refusal(503, "recorder", f"nothing is called off the record: {error}", 5) from None
+
+    def _spent(self, got: Refused, least: int) -> Refusal:
+        if got.reason == "no_budget":
+            return Refusal(402, "no_budget", "no hard budget applies to this call: declare one in cost_budgets")
+        whose = got.subject.replace(":", " ")
+        until = time.strftime(" until %Y-%m-%dT%H:%M:%SZ", time.gmtime(got.until)) if got.until else ""
+        figures = f"{dollars(got.spent)} of {dollars(got.limit)} dollars are spent and {dollars(got.held)} held{until}; this call may cost {dollars(least)}"
+        if got.reason == "spent":
+            return Refusal(402, "spent", f"budget {got.budget} ({whose}) is spent: {figures}")
+        return Refusal(429, "held", f"budget {got.budget} ({whose}) is held by calls under way: {figures}", max(1, int(self.settings.times.hold)))
+
+    # -- to the upstream and back
+
+    def _headers(self, upstream: Upstream, request: web.BaseRequest, call_id: str) -> dict[str, str]:
+        headers = {name: value for name in wire.SENT_ON if (value := request.headers.get(name)) is not None}
+        # Packed answers could be metered too, but not the way every upstream might pack them.
+        headers |= {"accept-encoding": "identity", "content-type": "application/json", "x-client-request-id": call_id}
+        return headers | upstream.headers
+
+    def _send(self, upstream: Upstream, method: str, request: web.BaseRequest, headers: dict[str, str], body: bytes | None) -> t.Any:
+        beta = "?beta=true" if request.query_string == "beta=true" else ""
+        path = request.raw_path.partition("?")[0]
+        return upstream.session.request(method, f"{upstream.base}{path}{beta}", data=body, headers=headers, allow_redirects=False)
+
+    def _pass(self, upstream: Upstream) -> None:
+        """Check that an upstream's breaker lets a call pass. Raises Refusal."""
+        wait, change = upstream.breaker.enter(self._now())
+        self._breaker_changed("upstream", upstream.provider, change)
+        if wait:
+            raise Refusal(503, "upstream_breaker", f"the upstream {upstream.provider} is left alone: {upstream.breaker.reason}", _seconds(wait))
+
+    def _judge(self, upstream: Upstream, status: int) -> None:
+        """Take note of how an upstream answered."""
+        change = upstream.breaker.failed(self._now(), f"it answered {status}") if status >= 500 else upstream.breaker.succeeded()
+        self._breaker_changed("upstream", upstream.provider, change)
+
+    def _unreachable(self, upstream: Upstream, error: BaseException) -> Refusal:
+        self._breaker_changed("upstream", upstream.provider, upstream.breaker.failed(self._now(), "it does not answer"))
+        if isinstance(error, TimeoutError):
+            return Refusal(504, "upstream_timeout", f"the upstream {upstream.provider} does not answer in time")
+        # The error's own text may hold an address that is nobody's business.
+        return Refusal(502, "upstream", f"the upstream {upstream.provider} cannot be reached ({type(error).__name__})")
+
+    async def _exchange(self, exchange: Exchange, notes: dict[str, str]) -> web.StreamResponse:
+        """Send a call that is held, and bring its answer; the hold is seen to whatever happens."""
+        upstream, request = exchange.upstream, exchange.request
+        headers = self._headers(upstream, request, exchange.id)
+        answer: meter.Answer | None = None
+        sent = True
+        outcome = ""
+        response: web.StreamResponse | None = None
+        try:
+            async with self._send(upstream, "POST", request, headers, exchange.call.encoded) as came:
+                status = came.status
+                self._judge(upstream, status)
+                if status >= 300:
+                    outcome = f"status_{status}"
+                    if status < 400:
+                        raise Refusal(502, "redirect", "the upstream sends elsewhere, where nothing is sent", left=True)
+                    content = await _limited(came, _MOST_ERROR)
+                    return web.Response(status=status, body=content, headers={**wire.back(came.headers), **notes})
+                streamed = came.content_type == "text/event-stream"
+                reader = meter.Meter(exchange.call, streamed, came.headers.get("content-encoding", ""))
+                answer = reader.answer
+                kept = {**wire.back(came.headers), **notes}
+                if reader.rewrites:
+                    kept = {name: value for name, value in kept.items() if name.lower() != "content-encoding"}
+                if not streamed:
+                    whole = await self._whole(exchange, came, reader)
+                    self._settle(exchange, answer, "")
+                    return web.Response(status=status, body=whole, headers=kept)
+                response = web.StreamResponse(status=status, headers=kept)
+                await self._stream(exchange, came, reader, response)
+            self._settle(exchange, answer, "")
+            answer = None
+            if not exchange.gone:
+                with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                    await response.write_eof()
+            return response
+        except asyncio.CancelledError:
+            upstream.breaker.left()
+            if not exchange.cut:
+                outcome = "cancelled"
+                raise
+            exchange.task.uncancel()
+            outcome = "" if exchange.cut == "ended" else exchange.cut
+            return await self._cut(exchange, response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            never = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+            outcome = "unreachable" if never else "broken"
+            sent = not never
+            refusal = self._unreachable(upstream, error)
+            refusal.left = True
+            if response is None:
+                raise refusal from None
+            return await self._break_off(exchange, response, refusal)
+        finally:
+            self._over(exchange, answer, sent, outcome)
+
+    def _over(self, exchange: Exchange, answer: meter.Answer | None, sent: bool, outcome: str) -> None:
+        """See to a hold that the straight way has not seen to."""
+        if exchange.held < 0:
+            return
+        if answer is not None and (answer.ended or answer.outputs_told):
+            self._settle(exchange, answer, outcome)
+        elif outcome.startswith("status_") or not sent:
+            # An upstream charges nothing for what it refuses.
+            self._free_hold(exchange, outcome)
+        else:
+            self._lose(exchange, outcome or "incomplete")
+
+    async def _whole(self, exchange: Exchange, came: aiohttp.ClientResponse, reader: meter.Meter) -> bytes:
+        parts = []
+        async for part in came.content.iter_any():
+            parts.append(reader.feed(part))
+        parts.append(reader.end())
+        exchange.ended = self._now()
+        return b"".join(parts)
+
+    async def _stream(self, exchange: Exchange, came: aiohttp.ClientResponse, reader: meter.Meter, response: web.StreamResponse) -> None:
+        answer = reader.answer
+        response.enable_chunked_encoding()
+        await self._to_client(exchange, response, None)
+        async for part in came.content.iter_any():
+            if not exchange.first:
+                exchange.first = self._now()
+            out = reader.feed(part)
+            if answer.ended and not exchange.ended:
+                exchange.ended = self._now()
+            if out and not exchange.gone:
+                await self._to_client(exchange, response, out)
+        if out := reader.end():
+            await self._to_client(exchange, response, out)
+        if not (answer.ended or answer.outputs_told):
+            raise aiohttp.ClientPayloadError("the stream ended before its end")
+
+    async def _to_client(self, exchange: Exchange, response: web.StreamResponse, data: bytes | None) -> None:
+        """Write to the client; when it is gone, the answer is read to its end all the same, for what it costs."""
+        if exchange.gone:
+            return
+        try:
+            if data is None:
+                await response.prepare(exchange.request)
+            else:
+                await response.write(data)
+        except (ConnectionError, aiohttp.ClientError):
+            exchange.gone = self._now()
+
+    async def _cut(self, exchange: Exchange, response: web.StreamResponse | None) -> web.StreamResponse:
+        """Answer for a call that was ended from outside."""
+        if exchange.cut == "ended" and response is not None:
+            with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                await response.write_eof()
+            return response
+        reasons = {
+            "stopped": Refusal(403, "stopped", "this call was stopped by a person"),
+            "closing": Refusal(503, "closing", "the gateway is being ended", 5),
+            "whole": Refusal(504, "upstream_timeout", f"the call took longer than {self.settings.times.whole} s"),
+            "gone": Refusal(499, "gone", "the client went away"),
+        }
+        refusal = reasons[exchange.cut]
+        refusal.left = True
+        if response is None or not response.prepared:
+            raise refusal
+        return await self._break_off(exchange, response, refusal)
+
+    async def _break_off(self, exchange: Exchange, response: web.StreamResponse, refusal: Refusal) -> web.StreamResponse:
+        """End a stream that has begun with an error in the protocol's own words, so that nobody takes it for whole."""
+        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+            if not exchange.gone:
+                await response.write(wire.error_event(exchange.upstream.family, refusal))
+                await response.write_eof()
+        response.force_close()
+        return response
+
+    # -- what becomes of a hold
+
+    def _settle(self, exchange: Exchange, answer: meter.Answer, outcome: str) -> None:
+        charge = meter.charge(exchange.call, answer, exchange.price, self.prices, exchange.upstream.provider, exchange.at, exchange.held)
+        self._done(exchange, charge.micro, charge.usage)
+        self._breaker_changed("sandbox", exchange.box.name, exchange.box.breaker.succeeded())
+        self._later(self._settled(exchange, answer, charge, exchange.held, outcome))
+        exchange.held = -1
+
+    def _lose(self, exchange: Exchange, outcome: str) -> None:
+        self._done(exchange, exchange.held, None)
+        exchange.box.breaker.left()
+        self._later(self._lost(exchange, exchange.held, outcome))
+        exchange.held = -1
+
+    def _free_hold(self, exchange: Exchange, outcome: str) -> None:
+        self._done(exchange, 0, None)
+        if outcome not in _ITS_OWN:
+            exchange.box.breaker.left()
+        else:
+            self._breaker_changed("sandbox", exchange.box.name, exchange.box.breaker.failed(self._now(), "errors"))
+        self._later(self._freed(exchange, outcome))
+        exchange.held = -1
+
+    def _done(self, exchange: Exchange, micro: int, usage: Usage | None) -> None:
+        """Tell the sandbox's limits what a call came to."""
+        box, now = exchange.box, self._now()
+        used = usage.total_input + usage.output if usage is not None else (exchange.tokens if micro else 0)
+        box.tokens.give_back(max(0, exchange.tokens - used))
+        if box.velocity is not None and box.velocity.add(micro, now):
+            self._breaker_changed("sandbox", box.name, box.breaker.trip(now, f"more than {dollars(box.velocity.most)} dollars a minute"))
+
+    async def _settled(self, exchange: Exchange, answer: meter.Answer, charge: meter.Charge, held: int, outcome: str) -> None:
+        await self._surely(lambda: self.ledger.settle(exchange.id, charge.micro, charge.estimated))
+        error = outcome or ("upstream_error" if answer.failed else "")
+        seconds = self._now() - exchange.begun
+        first = exchange.first - exchange.begun if exchange.first else None
+        box = exchange.box
+        self.metrics.answered(
+            box.name, box.team, exchange.run, exchange.upstream.provider, exchange.price.model, charge.usage, charge.micro, seconds, first, error
+        )
+        usage = {f"{name}_tokens" if name not in _COUNTS else name: count for name, count in charge.usage._asdict().items() if count and name != "requests"}
+        detail = {"micro_dollars": charge.micro, "held_micro_dollars": held, "estimated": charge.estimated, "answered_model": _plain(answer.model), **usage}
+        await self._report(exchange, "failure" if error else "success", error, detail)
+        for word, text in charge.alarms:
+            await self._alarm(exchange, word, text)
+
+    async def _lost(self, exchange: Exchange, held: int, outcome: str) -> None:
+        await self._surely(lambda: self.ledger.lose(exchange.id))
+        self.metrics.failed(exchange.box.name, outcome)
+        await self._report(exchange, "unknown", outcome, {"held_micro_dollars": held})
+
+    async def _freed(self, exchange: Exchange, outcome: str) -> None:
+        await self._give_back(exchange.id)
+        self.metrics.failed(exchange.box.name, outcome)
+        await self._report(exchange, "failure", outcome, {"micro_dollars": 0})
+
+    async def _give_back(self, call_id: str) -> None:
+        await self._surely(lambda: self.ledger.release(call_id))
+
+    async def _surely(self, act: t.Callable[[], t.Awaitable[bool]]) -> None:
+        """Do it, also when the ledger cannot at once; what it never can stays charged."""
+        for turn in range(_TRIES):
+            try:
+                await act()
+                return
+            except LedgerError:
+                await asyncio.sleep(2**turn / 4)
+        self.metrics.alarm("ledger")
+
+    async def _report(self, exchange: Exchange, outcome: str, reason: str, detail: dict[str, t.Any]) -> None:
+        event = {
+            "action": "llm.charge",
+            "class": "api_activity",
+            "actor": {"type": "service", "name": "llm"},
+            "sandbox": exchange.box.name,
+            "resource": exchange.price.model,
+            "request_sha256": exchange.call.sha256,
+            "reason": reason or None,
+            "outcome": outcome,
+            "trace_id": exchange.run or None,
+            "detail": {"call": exchange.id, "duration_us": int((self._now() - exchange.begun) * 1_000_000), **detail},
+        }
+        with contextlib.suppress(RecorderError):
+            await self._report_event(event)
+
+    async def _alarm(self, exchange: Exchange | None, word: str, text: str) -> None:
+        self.metrics.alarm(word)
+        event: dict[str, t.Any] = {
+            "action": "llm.alarm",
+            "class": "detection_finding",
+            "actor": {"type": "service", "name": "llm"},
+            "reason": f"{word}: {_plain(text)}",
+            "outcome": "unknown",
+        }
+        if exchange is not None:
+            event |= {"sandbox": exchange.box.name, "resource": exchange.price.model, "trace_id": exchange.run or None, "detail": {"call": exchange.id}}
+        with contextlib.suppress(RecorderError):
+            await self._record(event)
+
+    def _breaker_changed(self, kind: str, name: str, change: limits.Change | None) -> None:
+        if change is None:
+            return
+        self.metrics.breaker(kind, name, change.after)
+        event = {
+            "action": "llm.breaker",
+            "class": "detection_finding" if change.after == "open" else "application_lifecycle",
+            "actor": {"type": "service", "name": "llm"},
+            "sandbox": name if kind == "sandbox" else None,
+            "resource": f"{kind} {name}",
+            "reason": change.reason,
+            "outcome": "success",
+            "detail": {"before": change.before, "after": change.after},
+        }
+        self._later(self._quietly(event))
+
+    async def _quietly(self, event: dict[str, t.Any]) -> None:
+        with contextlib.suppress(RecorderError):
+            await self._record(event)
+
+    def _later(self, work: t.Coroutine[t.Any, t.Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+        return task
+
+    # -- from outside
+
+    def stopped(self, stops: dict[str, str]) -> None:
+        """Go by these stops from now on: calls under way that one is for are cut."""
+        self.stops = stops
+        for exchange in list(self.exchanges):
+            with contextlib.suppress(Refusal):
+                self._not_stopped(exchange.box, exchange.run)
+                continue
+            exchange.end("stopped")
+
+    def begin_run(self, sandbox: str, run: str) -> None:
+        """Count the calls of *sandbox* to *run* from now on. Raises KeyError."""
+        box = self.boxes[sandbox]
+        self.end_run(sandbox, run)
+        # What a killed command did not end must not pile up.
+        for old in box.runs[: -_MOST_RUNS + 1]:
+            self.end_run(sandbox, old)
+        box.runs.append(run)
+
+    def end_run(self, sandbox: str, run: str) -> None:
+        """Count no more calls of *sandbox* to *run*. Raises KeyError."""
+        box = self.boxes[sandbox]
+        if run in box.runs:
+            box.runs.remove(run)
+            self.metrics.run_ended(sandbox, run)
+
+    async def watch(self) -> None:
+        """See to calls whose client is gone, that take too long, or that do not end; and to the clock."""
+        while True:
+            await asyncio.sleep(_TICK)
+            now, times = self._now(), self.settings.times
+            for exchange in list(self.exchanges):
+                transport = exchange.request.transport
+                if not exchange.gone and (transport is None or transport.is_closing()):
+                    exchange.gone = now
+                if exchange.ended and now - exchange.ended > _AFTERWARDS:
+                    exchange.end("ended")
+                elif exchange.gone and now - exchange.gone > times.drain:
+                    exchange.end("gone")
+                elif now - exchange.begun > times.whole:
+                    exchange.end("whole")
+            drift = self._clock() - now
+            if abs(drift - self._drift) > _STEP:
+                await self._alarm(None, "clock_step", f"the clock was set by {round(drift - self._drift)} s")
+                self._drift = drift
+
+    async def close(self, grace: float) -> None:
+        """Let calls under way end within *grace* seconds, cut the rest, and see to every hold."""
+        self._closing = True
+        deadline = self._now() + grace
+        # Who still waits for money is not among the exchanges yet.
+        while any(box.streams for box in self.boxes.values()):
+            await asyncio.sleep(0.02)
+            if self._now() > deadline:
+                for exchange in list(self.exchanges):
+                    exchange.end("closing")
+        while self._behind:
+            await asyncio.wait(self._behind)
+
+
+# Answers that say that the agent asked for something wrong.
+_ITS_OWN = frozenset({"status_400", "status_404", "status_413", "status_422"})
+_COUNTS = frozenset({"web_searches", "storage_searches", "code_executions", "requests"})
+
+
+async def _limited(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    content = bytearray()
+    async for part in answer.content.iter_any():
+        content += part
+        if len(content) > most:
+            raise aiohttp.ClientPayloadError("the answer is too long")
+    return bytes(content)
+
+
+def _seconds(wait: float) -> int:
+    return max(1, int(wait + 0.999))
+
+
+def _plain(text: str) -> str:
+    """Return *text* as an event can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()[:500]

@@ -1,0 +1,144 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a simulated model says: nothing of its own. It calls a tool that writes a file, then one that runs a command, then is done.
+
+A text in the last message such as ``[simulate output=300 pace=20]`` makes it do otherwise; :class:`Wish` has what can be asked
+for. Which tool is due is read from the conversation, so that nothing is kept between calls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import typing as t
+
+Body = dict[str, t.Any]
+NOTE = "Written by a tool call of a simulated model.\n"
+FILES = ("note.txt", "copy.txt")
+COPY = f"cp {FILES[0]} {FILES[1]}"
+DONE = "This answer is simulated: no model was asked. The note is written."
+HELLO = "This answer is simulated: no model was asked."
+_PATCH = f"*** Begin Patch\n*** Add File: {FILES[0]}\n+{NOTE}*** End Patch\n"
+_WISH = re.compile(r"\[simulate((?: +[a-z0-9_]+=[a-z0-9_.-]+)+)\]")
+
+
+class Call(t.NamedTuple):
+    """A call of a tool: *arguments* is an object, or for a tool that takes text that text."""
+
+    tool: str
+    arguments: dict[str, t.Any] | str
+
+
+# Tools that are known, in the order in which they are called; the first list that a request offers is taken.
+PLANS: tuple[tuple[Call, ...], ...] = (
+    (
+        Call("Write", {"file_path": f"/workspace/{FILES[0]}", "content": NOTE}),
+        Call("Bash", {"command": COPY, "description": "Copy the note"}),
+    ),
+    (
+        Call("exec", f"await tools.apply_patch({json.dumps(_PATCH)});"),
+        Call("exec", f"text(await tools.exec_command({json.dumps({'cmd': COPY})}));"),
+    ),
+    (
+        Call("write_file", {"path": FILES[0], "content": NOTE}),
+        Call("run_command", {"command": COPY}),
+    ),
+)
+
+
+@dataclasses.dataclass(slots=True)
+class Wish:
+    """What can be asked for: *output*, *reasoning*, *cache_…* tokens and *web_searches*; *delay* before the first word and *pace*
+    between two, in milliseconds; an error's *status*; to *cut* the connection, to *hang*, or to send *garbage* after so many
+    events; an answer *packed* as the word says; *usage* that is ``none``, ``zero``, ``negative`` or ``absurd``."""
+
+    output: int = -1
+    input: int = -1
+    reasoning: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    web_searches: int = 0
+    delay: int = 0
+    pace: int = 0
+    chunk: int = 8
+    status: int = 0
+    cut: int = -1
+    hang: int = -1
+    garbage: int = -1
+    split: int = 0
+    packed: str = ""
+    usage: str = ""
+    model: str = ""
+
+
+def wish(texts: t.Iterable[str]) -> Wish:
+    """Return what the last of *texts* that asks for something asks for."""
+    found = Wish()
+    matches = [match for text in texts if (match := _WISH.search(text))]
+    if matches:
+        for pair in matches[-1][1].split():
+            name, _equals, value = pair.partition("=")
+            if hasattr(found, name):
+                setattr(found, name, value if isinstance(getattr(found, name), str) else int(value))
+    return found
+
+
+def texts(body: Body) -> t.Iterator[str]:
+    """Yield the texts of the conversation, in order."""
+    for message in (*listed(body.get("messages")), *listed(body.get("input"))):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            yield content
+        for part in listed(content):
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                yield part["text"]
+    if isinstance(body.get("input"), str):
+        yield body["input"]
+
+
+def listed(value: t.Any) -> list[t.Any]:
+    """Return *value* if it is a list, else nothing."""
+    return value if isinstance(value, list) else []
+
+
+def tools(found: t.Any) -> t.Iterator[str]:
+    """Yield the names of the tools that a request offers, wherever its list of them lies."""
+    if isinstance(found, list):
+        for item in found:
+            yield from tools(item)
+    elif isinstance(found, dict):
+        for tool in listed(found.get("tools")):
+            inner = tool.get("function") if isinstance(tool.get("function"), dict) else tool
+            yield str(inner.get("name", inner.get("type")))
+            yield from tools(tool)
+        yield from tools(found.get("input"))
+
+
+def results(body: Body) -> int:
+    """Return how many results of tools the conversation has."""
+    count = 0
+    for message in (*listed(body.get("messages")), *listed(body.get("input"))):
+        if not isinstance(message, dict):
+            continue
+        kind = message.get("type")
+        count += message.get("role") == "tool" or (isinstance(kind, str) and kind.endswith("_call_output"))
+        count += sum(isinstance(part, dict) and part.get("type") == "tool_result" for part in listed(message.get("content")))
+    return count
+
+
+def due(body: Body) -> Call | None:
+    """Return the call that is due, None when only text is."""
+    offered = set(tools(body))
+    plan = next((plan for plan in PLANS if all(call.tool in offered for call in plan)), None)
+    done = results(body)
+    return plan[done] if plan and done < len(plan) else None
+
+
+def text(body: Body, count: int) -> str:
+    """Return what is said: *count* words, or (-1) that it is simulated."""
+    if count < 0:
+        return DONE if results(body) else HELLO
+    return "".join(f"word{number % 10} " for number in range(count))

@@ -1,0 +1,372 @@
+# Copyright (c) 2026 The DockerSandboxApp authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Meters: what an answer cost, whatever pieces it comes in and however it is packed; read as the protocols themselves."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import typing as t
+import zlib
+
+import brotli
+import pytest
+import zstandard
+
+from dockersandbox.llm import calls, meter
+from dockersandbox.llm.meter import Charge, Meter
+from dockersandbox.llm.prices import Prices, Usage
+
+NOW = 1_795_521_600
+PRICES = Prices(
+    [
+        {"provider": "p", "model": "small", "input_mtok": 1, "cache_read_mtok": 0.5, "cache_write_mtok": 2, "cache_write_1h_mtok": 4, "output_mtok": 10},
+        {"provider": "p", "model": "large", "input_mtok": 100, "output_mtok": 1000},
+        {"provider": "p", "model": "small", "tier": "fast", "input_mtok": 2, "output_mtok": 20},
+    ]
+)
+PRICE = PRICES.find("p", "small", NOW)
+HELD = 5000
+Json = dict[str, t.Any]
+
+
+def call(kind: calls.Wire = "messages", **fields: t.Any) -> calls.Call:
+    body: Json = {"model": "small", "max_tokens": 400, "messages": [{"role": "user", "content": "hi"}], **fields}
+    if kind == "responses":
+        body = {"model": "small", "max_output_tokens": 400, "input": "hi", **fields}
+    return calls.read(kind, json.dumps(body).encode(), calls.Rules())
+
+
+def sse(*events: Json | str, names: bool = False) -> bytes:
+    found = b""
+    for event in events:
+        if names and isinstance(event, dict):
+            found += f"event: {event['type']}\n".encode()
+        found += f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n".encode()
+    return found
+
+
+def measured(asked: calls.Call, content: bytes, streamed: bool = True, encoding: str = "", held: int = HELD, size: int = 0) -> tuple[Charge, bytes]:
+    """Return what is charged for an answer that comes in pieces of *size* bytes, and what was sent on."""
+    reader = Meter(asked, streamed, encoding)
+    pieces = [content[start : start + size] for start in range(0, len(content), size)] if size else [content]
+    sent = b"".join(map(reader.feed, pieces)) + reader.end()
+    return meter.charge(asked, reader.answer, PRICE, PRICES, "p", NOW, held), sent
+
+
+def start(**usage: t.Any) -> Json:
+    return {"type": "message_start", "message": {"type": "message", "model": "small", "usage": usage}}
+
+
+def delta(**usage: t.Any) -> Json:
+    return {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+
+
+TEXT: Json = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 'he said "usage": {"output_tokens": 999}'}}
+STOP: Json = {"type": "message_stop"}
+PLAIN = sse(start(input_tokens=10, output_tokens=1), TEXT, delta(output_tokens=20), STOP, names=True)
+
+
+@pytest.mark.parametrize(
+    ("events", "usage"),
+    [
+        # What a message_delta tells is the total so far, not what came since.
+        ((start(input_tokens=10, output_tokens=5), delta(output_tokens=15), delta(output_tokens=20), STOP), Usage(10, output=20)),
+        # What went in or out of a cache may come at the start, or only at the end, or be told again.
+        (
+            (start(input_tokens=10, output_tokens=1, cache_read_input_tokens=30, cache_creation_input_tokens=0), delta(output_tokens=20), STOP),
+            Usage(10, 30, output=20),
+        ),
+        (
+            (
+                start(input_tokens=0, output_tokens=0),
+                delta(input_tokens=10, output_tokens=20, cache_read_input_tokens=30, cache_creation_input_tokens=40),
+                STOP,
+            ),
+            Usage(10, 30, 40, output=20),
+        ),
+        ((start(input_tokens=10, output_tokens=1), delta(input_tokens=0, output_tokens=20), STOP), Usage(10, output=20)),
+        # Five minutes and an hour have prices of their own.
+        (
+            (
+                start(
+                    input_tokens=1,
+                    output_tokens=1,
+                    cache_creation_input_tokens=100,
+                    cache_creation={"ephemeral_5m_input_tokens": 60, "ephemeral_1h_input_tokens": 40},
+                ),
+                delta(output_tokens=2),
+                STOP,
+            ),
+            Usage(1, 0, 60, 40, 2),
+        ),
+        # What was written beyond the two is charged as well.
+        (
+            (
+                start(input_tokens=1, output_tokens=1, cache_creation_input_tokens=100, cache_creation={"ephemeral_1h_input_tokens": 40}),
+                delta(output_tokens=2),
+                STOP,
+            ),
+            Usage(1, 0, 60, 40, 2),
+        ),
+        (
+            (start(input_tokens=1, output_tokens=1, server_tool_use={"web_search_requests": 3}), delta(output_tokens=2), STOP),
+            Usage(1, output=2, web_searches=3),
+        ),
+        # The rounds of a turn that was compacted on the way are not in its totals.
+        (
+            (
+                start(input_tokens=10, output_tokens=1),
+                delta(
+                    input_tokens=10,
+                    output_tokens=20,
+                    iterations=[{"type": "compaction", "input_tokens": 500, "output_tokens": 50}, {"input_tokens": 10, "output_tokens": 20}],
+                ),
+                STOP,
+            ),
+            Usage(510, output=70),
+        ),
+    ],
+)
+def test_messages(events: tuple[Json, ...], usage: Usage) -> None:
+    charge, sent = measured(call(), sse(*events, names=True), held=10**9)
+    assert (charge.usage, charge.estimated, charge.alarms) == (usage, False, ())
+    assert charge.micro == PRICE.cost(usage)
+    assert sent == sse(*events, names=True)
+
+
+def test_an_hour_that_the_answer_does_not_tell_is_charged_as_one_when_it_was_asked_for() -> None:
+    asked = call(system=[{"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}])
+    charge, _sent = measured(asked, sse(start(input_tokens=1, output_tokens=1, cache_creation_input_tokens=100), delta(output_tokens=2), STOP))
+    assert charge.usage == Usage(1, cache_write_1h=100, output=2)
+
+
+def chunk(content: str = "x", **fields: t.Any) -> Json:
+    return {"id": "c", "model": "small", "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": None}], **fields}
+
+
+FINAL: Json = {"id": "c", "model": "small", "choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}}
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ({"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}, Usage(50, output=20)),
+        ({"prompt_tokens": 50, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 30}}, Usage(20, 30, output=20)),
+        ({"prompt_tokens": 50, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 5}}, Usage(15, 30, 5, output=20)),
+        # What was thought is a part of what came out, or left out of it but not of the total.
+        ({"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70, "completion_tokens_details": {"reasoning_tokens": 15}}, Usage(50, output=20)),
+        ({"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 170, "completion_tokens_details": {"reasoning_tokens": 100}}, Usage(50, output=120)),
+        (
+            {
+                "prompt_tokens": 50,
+                "completion_tokens": 20,
+                "prompt_tokens_details": {"audio_tokens": 10},
+                "completion_tokens_details": {"audio_tokens": 5},
+            },
+            Usage(40, output=15, input_audio=10, output_audio=5),
+        ),
+    ],
+)
+def test_chats(told: Json, usage: Usage) -> None:
+    whole = {"id": "c", "model": "small", "choices": [{"message": {"content": "x"}}], "usage": told}
+    charge, sent = measured(call("chat"), json.dumps(whole).encode(), streamed=False, held=10**9)
+    assert (charge.usage, charge.micro, charge.estimated, charge.alarms) == (usage, PRICE.cost(usage), False, ())
+    assert sent == json.dumps(whole).encode()
+    charge, _sent = measured(call("chat", stream=True), sse(chunk(), {**FINAL, "usage": told}, "[DONE]"), held=10**9)
+    assert (charge.usage, charge.estimated) == (usage, False)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 100])
+@pytest.mark.parametrize(
+    ("came", "sent"),
+    [
+        ((chunk(usage=None), chunk("y", usage=None), FINAL, "[DONE]"), (chunk(), chunk("y"), "[DONE]")),
+        ((chunk(), {**chunk(""), "usage": FINAL["usage"]}, "[DONE]"), (chunk(), chunk(""), "[DONE]")),
+        # What a model says of usages is none.
+        ((chunk(', "usage": null'), chunk('{"usage": {"a": 1}}'), FINAL, "[DONE]"), (chunk(', "usage": null'), chunk('{"usage": {"a": 1}}'), "[DONE]")),
+    ],
+)
+def test_a_usage_that_the_client_did_not_ask_for_is_taken_out(came: tuple[Json | str, ...], sent: tuple[Json | str, ...], size: int) -> None:
+    charge, got = measured(call("chat", stream=True), sse(*came), size=size)
+    assert charge.usage == Usage(50, output=20)
+    assert [json.loads(line[6:]) if b"DONE" not in line else "[DONE]" for line in got.split(b"\n\n") if line] == list(sent)
+    # Who asked for it gets every byte.
+    charge, got = measured(call("chat", stream=True, stream_options={"include_usage": True}), sse(*came), size=size)
+    assert (charge.usage, got) == (Usage(50, output=20), sse(*came))
+
+
+def test_it_is_taken_out_of_packed_answers_too() -> None:
+    came = gzip.compress(sse(chunk(usage=None), FINAL, "[DONE]"))
+    asked = call("chat", stream=True)
+    reader = Meter(asked, True, "gzip")
+    assert reader.rewrites
+    assert reader.feed(came) + reader.end() == sse(chunk(), "[DONE]")
+
+
+@pytest.mark.parametrize("word", ["completed", "incomplete", "failed"])
+def test_responses(word: str) -> None:
+    told = {"input_tokens": 50, "input_tokens_details": {"cached_tokens": 30}, "output_tokens": 20, "output_tokens_details": {"reasoning_tokens": 10}}
+    output = [{"type": "web_search_call"}, {"type": "file_search_call"}, {"type": "message", "content": []}]
+    ended = {"type": "response.object", "status": word, "model": "small", "output": output, "usage": {**told, "total_tokens": 70}}
+    usage = Usage(20, 30, output=20, web_searches=1, storage_searches=1)
+    events = ({"type": "response.created", "response": {"usage": None, "error": None}}, {"type": "response.output_text.delta", "delta": "x"})
+    content = sse(*events, {"type": f"response.{word}", "response": ended}, names=True)
+    charge, sent = measured(call("responses"), content, held=10**9)
+    assert (charge.usage, charge.estimated, charge.alarms, sent) == (usage, False, (), content)
+    charge, _sent = measured(call("responses"), json.dumps(ended).encode(), streamed=False, held=10**9)
+    assert (charge.usage, charge.estimated) == (usage, False)
+
+
+PACKERS: dict[str, t.Callable[[bytes], bytes]] = {
+    "": lambda data: data,
+    "identity": lambda data: data,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("size", [0, 1, 13, 4096])
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_packed_answers_are_metered_and_sent_on_as_they_came(encoding: str, size: int) -> None:
+    content = PACKERS[encoding](PLAIN)
+    charge, sent = measured(call(), content, encoding=encoding, size=size)
+    assert (charge.usage, charge.estimated, sent) == (Usage(10, output=20), False, content)
+
+
+def test_deflate_without_its_frame() -> None:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    content = packer.compress(PLAIN) + packer.flush()
+    assert measured(call(), content, encoding="deflate")[0].usage == Usage(10, output=20)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "compress", "gzip, br"])
+def test_what_cannot_be_unpacked_is_charged_whole_and_sent_on(encoding: str) -> None:
+    charge, sent = measured(call(), PLAIN, encoding=encoding)
+    assert (charge.micro, charge.estimated, sent) == (HELD, True, PLAIN)
+    assert charge.alarms[0][0] == "usage_unreadable"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "br", "deflate"])
+def test_what_unpacks_to_too_much_is_given_up(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "_MOST_UNPACKED", 100_000)
+    charge, _sent = measured(call(), PACKERS[encoding](b"x" * 3_000_000), encoding=encoding)
+    assert (charge.micro, charge.estimated) == (HELD, True)
+    assert "unpacks to more than" in charge.alarms[0][1]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("seed", range(5))
+def test_pieces_of_any_size_and_lines_of_any_end(seed: int, end: bytes) -> None:
+    dice = random.Random(seed)
+    content = b": a comment\n\nid: 1\n" + PLAIN.replace(b'data: {"type": "message_delta", ', b'data: {"type": "message_delta",\ndata: ')
+    content = content.replace(b"\n", end)
+    reader = Meter(call(), True)
+    at = 0
+    while at < len(content):
+        size = dice.randrange(1, 30)
+        reader.feed(content[at : at + size])
+        at += size
+    reader.end()
+    assert meter.charge(call(), reader.answer, PRICE, PRICES, "p", NOW, HELD).usage == Usage(10, output=20)
+
+
+def test_an_answer_that_ends_without_a_blank_line() -> None:
+    charge, _sent = measured(call(), sse(start(input_tokens=10, output_tokens=1), delta(output_tokens=20))[:-2])
+    assert (charge.usage, charge.estimated) == (Usage(10, output=20), False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "alarm"),
+    [
+        ({"input_tokens": -1, "output_tokens": 20}, "usage_unreadable"),
+        ({"input_tokens": 10, "output_tokens": -20}, "usage_unreadable"),
+        ({"input_tokens": "10", "output_tokens": 20}, "usage_unreadable"),
+        ({"input_tokens": 10.5, "output_tokens": 20}, "usage_unreadable"),
+        ({"input_tokens": True, "output_tokens": 20}, "usage_unreadable"),
+        ({"input_tokens": 10, "output_tokens": 10**15}, "usage_unreadable"),
+        ({"input_tokens": 10, "output_tokens": 10**8}, "usage_absurd"),
+        ({"input_tokens": 10**8, "output_tokens": 1}, "usage_absurd"),
+        ({"input_tokens": 10, "output_tokens": 5, "iterations": 7, "cache_creation": 3, "server_tool_use": []}, ""),
+        ({"output_tokens": 20}, "usage_missing"),
+        ({}, "usage_missing"),
+        (None, "usage_missing"),
+    ],
+)
+def test_usages_that_cannot_be(usage: Json | None, alarm: str) -> None:
+    whole: Json = {"type": "message", "model": "small", "content": [], "usage": usage}
+    charge, _sent = measured(call(), json.dumps(whole).encode(), streamed=False)
+    assert charge.micro == (HELD if alarm else 60)
+    assert [word for word, _text in charge.alarms] == ([alarm] if alarm else [])
+
+
+def test_a_usage_of_nothing_for_something_is_none() -> None:
+    for zero in ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, {"input_tokens": 0, "output_tokens": 0}):
+        kind: calls.Wire = "chat" if "prompt_tokens" in zero else "responses"
+        whole = {"model": "small", "choices": [{"message": {"content": "x"}}], "output": [{"type": "message"}], "usage": zero}
+        charge, _sent = measured(call(kind), json.dumps(whole).encode(), streamed=False)
+        assert (charge.micro, charge.estimated) == (HELD, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "thinks", "micro"),
+    [
+        # No usage at all: the most that the call can cost.
+        (sse(TEXT, STOP), False, HELD),
+        # What went in is known: and no byte that was shown is more than one token.
+        (sse(start(input_tokens=10, output_tokens=1), STOP), False, 10 + 10 * sum(map(len, map(json.dumps, (start(input_tokens=10, output_tokens=1), STOP))))),
+        # ... unless something was thought that was not shown.
+        (sse(start(input_tokens=10, output_tokens=1), STOP), True, HELD),
+        # Never more than was held.
+        (sse(start(input_tokens=10, output_tokens=1), *[TEXT] * 500, STOP), False, 10 + 4000),
+        (b"not a stream at all", False, HELD),
+        (b"", False, HELD),
+        (b"data: {broken\n\n" * 100, False, HELD),
+    ],
+)
+def test_without_a_usage_it_is_charged_upwards(content: bytes, thinks: bool, micro: int) -> None:
+    fields: Json = {"thinking": {"type": "enabled", "budget_tokens": 1024}} if thinks else {}
+    charge, _sent = measured(call(**fields), content)
+    assert charge.micro == micro
+    assert charge.estimated
+
+
+def test_broken_events_do_not_hide_a_usage() -> None:
+    content = b'data: {"error": "usage": {\n\n\xff\x00\n\ndata\n\n' + PLAIN
+    charge, sent = measured(call(), content)
+    assert (charge.usage, charge.estimated, sent) == (Usage(10, output=20), False, content)
+    assert charge.alarms[0][0] == "usage_unreadable"
+
+
+def test_an_event_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "MOST_EVENT", 1000)
+    charge, sent = measured(call(), b"data: " + b"x" * 5000, size=100)
+    assert (charge.micro, len(sent)) == (HELD, 5006)
+
+
+def test_an_error_within_a_stream_ends_it() -> None:
+    reader = Meter(call(), True)
+    reader.feed(sse(start(input_tokens=10, output_tokens=1), {"type": "error", "error": {"type": "overloaded_error"}}))
+    assert reader.answer.ended and reader.answer.failed
+    charge = meter.charge(call(), reader.answer, PRICE, PRICES, "p", NOW, HELD)
+    assert charge.estimated and 10 < charge.micro < HELD and charge.alarms == ()
+
+
+def test_a_dearer_model_or_tier_that_answers_is_charged() -> None:
+    usage = {"input_tokens": 10, "output_tokens": 20}
+    for model, speed, micro in (("large", None, 21_000), ("small", "fast", 420), ("unknown", None, 210), ("small", "standard", 210)):
+        whole: Json = {"type": "message", "model": model, "usage": {**usage, "speed": speed}}
+        charge, _sent = measured(call(), json.dumps(whole).encode(), streamed=False)
+        assert charge.micro == micro
+        # It was not held; but it is what it costs.
+        assert [word for word, _text in charge.alarms] == (["above_hold"] if micro > HELD else [])
+
+
+def test_where_it_was_answered_has_its_price() -> None:
+    for geo, micro in (("us", 231), ("global", 210), (None, 210)):
+        whole: Json = {"type": "message", "model": "small", "usage": {"input_tokens": 10, "output_tokens": 20, "inference_geo": geo}}
+        assert measured(call(), json.dumps(whole).encode(), streamed=False)[0].micro == micro
