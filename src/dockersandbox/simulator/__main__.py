@@ -126,7 +126,8 @@ class Provider:
         entry.finished = False
         try:
             await response.prepare(request)
-            for data in _packed(wish.packed, self._events(form, said, body)):
+            parts = list(_packed(wish.packed, self._events(form, said, body)))
+            for data in parts:
                 if sent in (wish.cut, wish.hang):
                     if sent == wish.hang:
                         await self._pause(3_600_000)
@@ -135,6 +136,10 @@ class Provider:
                     return response
                 if wish.pace:
                     await self._pause(wish.pace)
+                if sent == len(parts) - 1:
+                    # It counts as made before its last event, so that nobody has an answer that is not on the account.
+                    entry.finished = True
+                    self.account.charge(entry)
                 if wish.split:
                     for start in range(0, len(data), wish.split):
                         await response.write(data[start : start + wish.split])
@@ -142,9 +147,6 @@ class Provider:
                 else:
                     await response.write(data)
                 sent += 1
-            entry.finished = True
-            # It counts as made before its last byte, so that nobody has an answer that is not on the account.
-            self.account.charge(entry)
             await response.write_eof()
         except ConnectionError:
             pass
