@@ -24,7 +24,7 @@ START = f"{HOME}/bin/dockerd-supervised start"
 TREE = f"{DATA}/originals/out"
 RESOLVER, GOOD, EVIL = "45.33.32.53", "45.33.32.80", "45.33.32.66"
 NAMES = {"good.example.org": [GOOD], "pinned.example.org": [GOOD], "evil.example.net": [EVIL], "rebound.example.org": ["169.254.169.254"]}
-PRESET = {"packages": ["curl", "nodejs", "npm", "procps", "python3", "python3-pip", "python3-requests", "python3-venv"]}
+PRESET = {"packages": ["curl", "nodejs", "npm", "procps", "python3", "python3-pip", "python3-requests", "python3-venv", "restic"]}
 BOX = {"name": "out", "originals": TREE, "preset": "clients", "memory": "512m", "working_set": "600m"}
 SHUT = {"name": "shut", "originals": TREE, "preset": "clients", "memory": "256m", "working_set": "300m"}
 GROUPS = {
@@ -198,6 +198,9 @@ CLIENTS = {
     'const h = require("http"), s = require("https");'
     'h.request({host: "127.0.0.1", port: 3128, method: "CONNECT", path: "good.example.org:443"}).on("connect", (r, socket) =>'
     ' s.get("https://good.example.org/open", {socket, agent: false}, (a) => a.pipe(process.stdout))).end()\'',
+    # A program in Go, with its own TLS: it asks for a repository, and that there is none is the server's answer.
+    "Go": "export SSL_CERT_FILE=world.crt; restic --no-cache --password-command true -r rest:https://good.example.org/ snapshots 2>&1 | tee /dev/stderr"
+    " | grep -q 'config.*does not exist' && echo welcome",
 }
 
 
