@@ -8,7 +8,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import stat
 import typing as t
+
+# What records call the types of directory entries.
+TYPES = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+}
 
 
 def dumps(value: t.Any) -> bytes:

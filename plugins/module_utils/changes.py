@@ -29,15 +29,6 @@ _BLOCK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: should a name turn into a FIFO between two calls, opening it must not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-}
 _HANDLE_BYTES = 128  # MAX_HANDLE_SZ
 _INDEX_HEADER = 21  # version, magic, length, flags, type of the handle, 16 bytes of the file system's uuid
 
@@ -211,7 +202,7 @@ def state(name: str, folder: int) -> State | None:
 
 
 def _state_of(info: os.stat_result, name: str, folder: int) -> State:
-    kind = _TYPES[stat.S_IFMT(info.st_mode)]
+    kind = canonical.TYPES[stat.S_IFMT(info.st_mode)]
     return State(
         type=kind,
         mode=stat.S_IMODE(info.st_mode),

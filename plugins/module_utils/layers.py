@@ -46,16 +46,7 @@ _BOOKKEEPING = frozenset(f"trusted.overlay.{word}" for word in ("origin", "impur
 _WRITE_AND_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-}
-_FORMATS = {word: number for number, word in _TYPES.items()}
+_FORMATS = {word: number for number, word in canonical.TYPES.items()}
 _EMPTY = f"sha256:{hashlib.sha256().hexdigest()}"
 
 
@@ -584,7 +575,7 @@ class Reader:
 
 
 def _facts(info: os.stat_result, target: bytes = b"", xattrs: tuple[tuple[str, bytes], ...] = ()) -> Facts:
-    kind = _TYPES[stat.S_IFMT(info.st_mode)]
+    kind = canonical.TYPES[stat.S_IFMT(info.st_mode)]
     device = info.st_rdev if kind in ("char", "block") else 0
     linked = info.st_ino if info.st_nlink > 1 and kind != "dir" else 0
     return Facts(kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns, 0, 0, "", target, device, xattrs, linked)

@@ -31,15 +31,6 @@ from ansible_collections.dockersandbox.guardrails.plugins.module_utils import at
 
 Progress = t.Callable[[int, int], None]
 
-_TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-}
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = _READ | os.O_DIRECTORY
 _BLOCK = 1 << 20
@@ -319,7 +310,7 @@ def survey(root: str | Path) -> Survey:
     finally:
         os.close(handle)
     sizes = [status.st_size for _path, status in found if stat.S_ISREG(status.st_mode)]
-    special = [(path, _TYPES[stat.S_IFMT(status.st_mode)]) for path, status in found]
+    special = [(path, canonical.TYPES[stat.S_IFMT(status.st_mode)]) for path, status in found]
     return Survey(
         collections.Counter((status.st_uid, status.st_gid) for _path, status in found),
         [(path, kind) for path, kind in special if kind not in {"file", "dir", "symlink"}],
@@ -415,7 +406,7 @@ def _read_all(root: int, found: list[_Found], lines: list[bytes], jobs: int, pro
 
 
 def _entry_of(path: bytes, status: os.stat_result) -> Entry:
-    kind = _TYPES[stat.S_IFMT(status.st_mode)]
+    kind = canonical.TYPES[stat.S_IFMT(status.st_mode)]
     return Entry(path, kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 

@@ -94,6 +94,8 @@ class Rates(t.NamedTuple):
 
 INPUTS = ("input", "cache_read")
 OUTPUTS = ("output",)
+# More tokens than anything puts out.
+_ANY = 10**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,30 +133,25 @@ class Price:
         *inputs* and *outputs* are the most tokens, *tools* how often which tool may be used at the most, *kinds* the fields of
         :class:`Usage` that tokens may be charged as.
         """
-        most = 0
-        for above, rates in self.tiers:
-            if above and inputs <= above:
-                break
-            going_in = max(getattr(rates, kind) for kind in kinds if not kind.startswith("output"))
-            coming_out = max(getattr(rates, kind) for kind in kinds if kind.startswith("output"))
-            used = sum(getattr(rates, tool) * count for tool, count in tools.items())
-            most = max(most, inputs * going_in + outputs * coming_out + used + rates.requests)
+        most = max(inputs * going_in + outputs * coming_out + once for going_in, coming_out, once in self._dearest(inputs, tools, kinds))
         return _up(most * percent, 100 * _MICRO)
 
     def outputs(self, micro: int, inputs: int, tools: t.Mapping[str, int], kinds: t.Collection[str], percent: int = 100) -> int:
         """Return how many tokens may come out so that :meth:`most` is no more than *micro*; below 0 when not even none may."""
-        least: int | None = None
+        least = _ANY
+        for going_in, coming_out, once in self._dearest(inputs, tools, kinds):
+            left = micro * 100 * _MICRO // percent - inputs * going_in - once
+            least = min(least, left // coming_out if coming_out else (_ANY if left >= 0 else -1))
+        return least
+
+    def _dearest(self, inputs: int, tools: t.Mapping[str, int], kinds: t.Collection[str]) -> t.Iterator[tuple[int, int, int]]:
+        """Yield, for each tier that may come to hold, the most for a token in and for one out, and what is charged once."""
         for above, rates in self.tiers:
             if above and inputs <= above:
                 break
             going_in = max(getattr(rates, kind) for kind in kinds if not kind.startswith("output"))
             coming_out = max(getattr(rates, kind) for kind in kinds if kind.startswith("output"))
-            used = sum(getattr(rates, tool) * count for tool, count in tools.items())
-            left = micro * 100 * _MICRO // percent - inputs * going_in - used - rates.requests
-            room = left // coming_out if coming_out else (10**12 if left >= 0 else -1)
-            least = room if least is None else min(least, room)
-        assert least is not None
-        return least
+            yield going_in, coming_out, sum(getattr(rates, tool) * count for tool, count in tools.items()) + rates.requests
 
 
 def _up(amount: int, divisor: int) -> int:
