@@ -71,7 +71,19 @@ spend: venv $(VENV)/.spend ## What LLM calls cost, as a table and a chart; ARGS=
 
 .PHONY: test
 test: ## Everything: lint, unit, services, sanity, Molecule, end to end
-	@$(MAKE) --no-print-directory lint unit services sanity molecule e2e
+	@$(MAKE) --no-print-directory lint unit engine
+	@# The two share nothing but the processors, and each waits for long.
+	@$(MAKE) --no-print-directory -j2 -Otarget test-bare test-here
+
+.PHONY: test-bare test-here
+test-bare:
+	@$(MAKE) --no-print-directory sanity
+	@$(MAKE) --no-print-directory e2e-bare
+
+test-here:
+	@$(MAKE) --no-print-directory services
+	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory e2e-here
 
 .PHONY: test-fast
 test-fast: venv-test ## The quick checks: lint of the Python and YAML, unit tests
@@ -108,7 +120,6 @@ molecule: venv-test engine ## The Molecule scenarios; ARGS="-s env" for one
 .PHONY: e2e
 e2e: venv-test engine ## End to end: on this machine, and on a bare one, with a few kills and attacks
 ifeq ($(strip $(ARGS)),)
-	@# The two share nothing but the processors, and each waits for long.
 	@$(MAKE) --no-print-directory -j2 -Otarget e2e-bare e2e-here
 else
 	@python -m pytest -q -rA tests/e2e tests/soak tests/security --short $(ARGS)
