@@ -14,7 +14,7 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that lengthen a proof."""
     parser.addoption("--kills", type=int, default=1, help="how many first converges to kill at a random moment (default 1)")
-    parser.addoption("--rounds", type=int, default=3, help="how many acts on a converged host to kill at a random moment (default 3)")
+    parser.addoption("--rounds", type=int, default=2, help="how many acts on a converged host to kill at a random moment (default 2)")
     parser.addoption("--recorder-kills", type=int, default=10, help="how often to kill the recorder under its writers (default 10)")
     parser.addoption("--llm-kills", type=int, default=10, help="how often to kill the LLM gateway under load (default 10)")
     parser.addoption("--seed", type=int, default=None, help="the seed of those moments (default: another one each time)")
