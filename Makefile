@@ -16,8 +16,8 @@ ARGS ?=
 SCENARIOS := bootstrap env network fs logging rollback cost default
 # What goes on on a bare machine in a container, one story after the other.
 BARE := $(patsubst %,tests/e2e/test_%.py,bare boot cost logging monitored network record) tests/soak
-# What takes some ten minutes each and `make e2e` has, but not `make test`: there the agents of BARE stand for them.
-LONG := $(patsubst %,tests/e2e/test_%.py,agents gvisor)
+# Stories that take up to a quarter of an hour each: `make e2e` has them, and `make test` has not.
+LONG := $(patsubst %,tests/e2e/test_%.py,agents gvisor monitored) tests/soak
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Without this an ansible.cfg in a world-writable checkout is ignored.
@@ -79,11 +79,11 @@ test: ## Lint, unit, services, sanity, Molecule, end to end but for the longest
 
 .PHONY: test-bare test-here
 test-bare:
-	@$(MAKE) --no-print-directory sanity
-	@$(MAKE) --no-print-directory e2e-bare
+	@$(MAKE) --no-print-directory e2e-bare LEFT_OUT='$(LONG)'
 
 test-here:
 	@$(MAKE) --no-print-directory services
+	@$(MAKE) --no-print-directory sanity
 	@$(MAKE) --no-print-directory molecule
 	@$(MAKE) --no-print-directory e2e-here LEFT_OUT='$(LONG)'
 
@@ -129,10 +129,10 @@ endif
 
 .PHONY: e2e-bare e2e-here
 e2e-bare:
-	@python -m pytest -q -rA $(BARE)
+	@python -m pytest -q -rA --durations 10 $(filter-out $(LEFT_OUT),$(BARE))
 
 e2e-here:
-	@python -m pytest -q -rA tests/e2e tests/security --short $(addprefix --ignore=,$(BARE) $(LEFT_OUT))
+	@python -m pytest -q -rA --durations 10 tests/e2e tests/security --short $(addprefix --ignore=,$(BARE) $(LEFT_OUT))
 
 .PHONY: security
 security: venv-test ## Every attack on the sandboxes of this host, after `make site`, as a table; ARGS="-k namespaces"

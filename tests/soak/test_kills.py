@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whatever is killed, and whenever: the next play brings the host to the same state, and no sandbox is ever half made.
 
-`make test` does a few rounds, `make soak` fifty; --seed repeats the rounds of an earlier time.
+`make e2e` does a few rounds, `make soak` fifty; --seed repeats the rounds of an earlier time.
 """
 
 from __future__ import annotations
