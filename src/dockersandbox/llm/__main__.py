@@ -57,6 +57,7 @@ class Service:
         self.records = Records(self.settings.recorder)
         self.began = int(time.time())
         self.problem = ""
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Serve until the process is told to end."""
@@ -201,7 +202,14 @@ class Service:
         self.loaded, self.settings = loaded, loaded.value
         await self._listen()
         await self._note("llm.reload", loaded.sha256)
-        asyncio.get_running_loop().call_later(self.settings.times.whole, _close, before)
+        asyncio.get_running_loop().call_later(self.settings.times.whole, self._close, before)
+
+    def _close(self, upstreams: dict[Family, Upstream]) -> None:
+        for upstream in upstreams.values():
+            # Nothing waits for it, and the loop alone does not keep a task.
+            task = asyncio.create_task(upstream.session.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def _note(self, action: str, sha256: str | None, problem: str = "") -> None:
         event: dict[str, t.Any] = {
@@ -377,11 +385,6 @@ def _key(config_path: Path, key_file: str, sha256: str | None) -> str:
     if not text or not text.isprintable() or not text.isascii() or " " in text:
         raise config.ConfigError(f"{config_path}: key_file: {key_file}: does not hold a key, one line of visible characters")
     return text
-
-
-def _close(upstreams: dict[Family, Upstream]) -> None:
-    for upstream in upstreams.values():
-        asyncio.ensure_future(upstream.session.close())  # noqa: RUF006 - nothing waits for it
 
 
 async def serve(path: Path) -> int:
