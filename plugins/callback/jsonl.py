@@ -153,7 +153,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     # -- tasks
 
-    def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:  # noqa: ARG002
+    def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:  # noqa: ARG002 - Ansible gives it by name
         """Tell of a task."""
         self._write(journal.task_started(self._started(task)))
 
@@ -271,7 +271,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 def _rules(path: pathlib.Path) -> dict[str, t.Any]:
     """Return the redactor's configuration in the file at *path*. Raises JournalError."""
     try:
-        content = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        content = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader, either
     except (OSError, yaml.YAMLError) as error:
         raise journal.JournalError(f"{path}: {' '.join(str(error).split())}; without the redactor's rules nothing is written") from None
     if not isinstance(content, dict):
