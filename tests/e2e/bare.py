@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 import typing as t
+import uuid
 
 import machine
 
@@ -106,7 +107,7 @@ print(json.dumps(sorted(state, key=json.dumps)))
 # Run inside: kill the process in the file and all that it has started, so that nothing of the play goes on. What was
 # made a daemon has another parent by then, and lives, as it does when a person kills a play.
 KILL = r"""
-import os, signal
+import os, pathlib, signal, sys, time
 
 def children():
     found = {}
@@ -119,12 +120,19 @@ def children():
     return found
 
 def tree(pid):
-    os.kill(pid, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        return []
     return [pid, *(found for child in children().get(pid, []) for found in tree(child))]
 
-with open("/tmp/play.pid", encoding="utf-8") as file:
-    for pid in tree(int(file.read())):
-        os.kill(pid, signal.SIGKILL)
+note = pathlib.Path(sys.argv[1])
+while not (note.exists() and note.read_text()):
+    time.sleep(0.01)
+found = tree(int(note.read_text()))
+for pid in found:
+    os.kill(pid, signal.SIGKILL)
+print(len(found))
 """
 
 
@@ -193,17 +201,19 @@ class Bare:
 
     def killed_after(self, seconds: float, script: str) -> bool:
         """Run the command *script* inside, kill all of it after *seconds*, and tell whether it was still running by then."""
-        command = ["docker", "exec", "--workdir", CLONE, self.name, "sh", "-c", f"echo $$ >/tmp/play.pid; exec {script}"]
+        # A file of its own: that of an earlier one would name a process that is long gone while this one is still being started.
+        note = f"/tmp/play.{uuid.uuid4().hex}"
+        command = ["docker", "exec", "--workdir", CLONE, self.name, "sh", "-c", f"echo $$ >{note}; exec {script}"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as play:
             try:
                 play.wait(seconds)
                 return False
             except subprocess.TimeoutExpired:
-                machine.run("docker", "exec", "-i", self.name, "python3", "-", text=KILL)
+                killed = machine.run("docker", "exec", "-i", self.name, "timeout", "30", "python3", "-", note, text=KILL)
                 play.wait(60)
                 # It could not seal its journal: that is named until somebody has looked at it and moved it away.
                 self.run("cd ~/.local/state/dockersandbox/runs || exit 0; mkdir -p killed; for j in *.jsonl; do [ -e $j.seal.json ] || mv $j killed; done")
-                return True
+                return int(killed) > 0
 
     def sandbox(self, arguments: str) -> Done:
         """Run the command that is on the host."""
