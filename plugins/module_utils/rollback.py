@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import dataclasses
 import errno
@@ -321,17 +322,25 @@ def restore(
             if saved is None:
                 return Restored(target, None, found)
             # The engine may take a moment to see that it has ended.
-            host.docker.stop(container, grace=0)
-            with _with_room(kept, wanted):
+            with _beside(lambda: host.docker.stop(container, grace=0)), _with_room(kept, wanted):
                 known = kept.lay_out(wanted)
             kept.exchange()
             kept.remember(known, [target.id, saved.id])
             description = description or sandboxes.read_stack(host.places)[box]
-            if runs and (reasons := host.differences(box, description)):
-                host.bring_up(box, description, reasons)
-            kept.clear()
+            with _beside(kept.clear):
+                if runs and (reasons := host.differences(box, description)):
+                    host.bring_up(box, description, reasons)
         prune(host, kept)
         return Restored(target, saved, found)
+
+
+@contextlib.contextmanager
+def _beside(act: t.Callable[[], object]) -> t.Iterator[None]:
+    """Do *act* in a thread while the block runs: the block ends after both, and with what either raised."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        done = thread.submit(act)
+        yield
+        done.result()
 
 
 @contextlib.contextmanager
