@@ -308,6 +308,11 @@ def _write_at(folder: int, name: str, text: str) -> None:
         file.write(text)
 
 
+def _remove(folder: str) -> None:
+    # Not by Python's own, which recurses: a few thousand folders in each other would stop it, and every run with it.
+    subprocess.run(["rm", "-rf", "--", folder], capture_output=True, check=False)
+
+
 def start(docker: Docker, container: str) -> None:
     """Start the container of a sandbox, and cap what its TCP connections hold where its memory does not count that: on cgroup v1."""
     docker.start(container)
@@ -570,8 +575,14 @@ class Host:
         """Remove everything of a sandbox, its working set too, but never a bundle."""
         with acts.recorded(self.places, "sandbox.purge", "application_lifecycle", sandbox=name):
             self._take_down(name)
-            # Not by Python's own, which recurses: a few thousand folders in each other would stop it, and every run with it.
-            subprocess.run(["rm", "-rf", "--", self.places.sandbox(name)], capture_output=True, check=False)
+            folder = self.places.sandbox(name)
+            # Gone at once, whenever this is killed: half a folder would be a sandbox that has lost its changes. What is left of
+            # it then goes with throw-away sandboxes, for it is called like one.
+            gone = f"{folder}.gone"
+            _remove(gone)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, gone)
+            _remove(gone)
             with uid_table(self.places) as table:
                 table.pop(name, None)
 

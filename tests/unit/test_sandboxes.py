@@ -1,24 +1,33 @@
 # Copyright (c) 2026 The DockerSandboxApp authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is told of a sandbox whose start was killed."""
+"""What is told of a sandbox whose start or purge was killed."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import freezer, sandboxes, stack
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import Docker
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.places import Places
 
 MEMORY = 64 << 20
 
 
 class Engine(Docker):
-    """One that has started what it was asked to."""
+    """One that has started, or removed, what it was asked to."""
 
     def start(self, name: str) -> None:
+        pass
+
+    def remove(self, name: str) -> None:
+        pass
+
+    def remove_volume(self, name: str) -> None:
         pass
 
     def inspect(self, name: str) -> dict[str, t.Any] | None:
@@ -40,3 +49,25 @@ def test_a_start_that_was_killed_before_the_last_cap_is_seen(tmp_path: Path, mon
     # Version 2 counts it as memory.
     monkeypatch.setattr(freezer, "folder_of", lambda _pid, _controller: None)
     assert sandboxes._capped(inspected)
+
+
+def test_a_purge_that_is_killed_leaves_no_half_of_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Places(*(str(tmp_path / word) for word in ("home", "data", "run")))
+    for part in ("delta/upper", "delta/work", "baseline"):
+        os.makedirs(os.path.join(at.sandbox("box"), part))
+    host = sandboxes.Host(Engine(), at)
+
+    def dies(folder: str) -> None:
+        if os.path.exists(folder):
+            shutil.rmtree(os.path.join(folder, "delta"))
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sandboxes, "_remove", dies)
+        with pytest.raises(KeyboardInterrupt):
+            host.forget("box")
+    # What is left has a throw-away sandbox's name, and no declared one can have that.
+    assert os.listdir(at.sandboxes) == ["box.gone"]
+    os.makedirs(os.path.join(at.sandbox("box"), "delta"))
+    host.forget("box")
+    assert os.listdir(at.sandboxes) == []
