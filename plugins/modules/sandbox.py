@@ -73,12 +73,13 @@ compose:
   type: dict
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, arguments, gvisor, lock, sandboxes, spec, stack
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import acts, arguments, gate, gvisor, lock, sandboxes, spec, stack
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.sandboxes import Host
 
 
@@ -115,6 +116,12 @@ def absent(host: Host, purge: bool, check: bool) -> dict[str, t.Any]:
     if not check and mark.parent.is_dir():
         mark.touch(mode=0o644)
     names = sorted({*host.strays(()), *(sandboxes.read_uids(host.places) if purge else ())})
+    if purge and not check:
+        # First of all, the last phase first: what is left after a kill is what a play has when it makes sandboxes phase by phase.
+        for phase in reversed(gate.PHASES):
+            # What was tampered with goes with the home.
+            with contextlib.suppress(lock.LockError):
+                lock.remove_locked(pathlib.Path(sandboxes.part_path(host.places, phase)))
     for name in names:
         if check:
             continue

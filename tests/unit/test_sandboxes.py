@@ -11,9 +11,10 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import freezer, sandboxes, stack
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import freezer, lock, sandboxes, stack
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.docker_api import Docker
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.places import Places
+from ansible_collections.dockersandbox.guardrails.plugins.modules import sandbox
 
 MEMORY = 64 << 20
 
@@ -23,6 +24,9 @@ class Engine(Docker):
 
     def start(self, name: str) -> None:
         pass
+
+    def containers(self, *labels: str) -> list[dict[str, t.Any]]:
+        return []
 
     def remove(self, name: str) -> None:
         pass
@@ -71,3 +75,36 @@ def test_a_purge_that_is_killed_leaves_no_half_of_a_sandbox(tmp_path: Path, monk
     os.makedirs(os.path.join(at.sandbox("box"), "delta"))
     host.forget("box")
     assert os.listdir(at.sandboxes) == []
+
+
+@pytest.mark.parametrize("killed", range(1, 4))
+def test_a_purge_that_is_killed_leaves_no_working_set_to_those_who_come_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    at = Places(*(str(tmp_path / word) for word in ("home", "data", "run")))
+    parts = {
+        "env": {"sandboxes": {"box": {"image": "an image"}}},
+        "fs": {"sandboxes": {"box": {"originals": "/of", "mounts": [{"overlay": "box-workspace", "target": "/workspace", "options": "ro"}]}}},
+    }
+    for word, part in parts.items():
+        lock.apply(lock.plan([sandboxes.part_file(at, word, part)])[0])
+    os.makedirs(at.data)
+    with sandboxes.uid_table(at) as table:
+        table["box"] = 700000
+    assert stack.volumes(sandboxes.read_stack(at)["box"])
+    steps = 0
+
+    def dies(*_arguments: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == killed:
+            raise KeyboardInterrupt
+
+    removed = lock.remove_locked
+    monkeypatch.setattr(lock, "remove_locked", lambda path: (removed(path), dies() if path.exists() or path.stem in parts else None)[0])
+    monkeypatch.setattr(sandboxes.Host, "forget", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.absent(sandboxes.Host(Engine(), at), purge=True, check=False)
+    # First goes what phase fs said, then what env said, then the sandbox.
+    assert [word for word in parts if os.path.exists(sandboxes.part_path(at, word))] == {1: ["env"], 2: [], 3: []}[killed]
+    assert not any(map(stack.volumes, sandboxes.read_stack(at).values()))
