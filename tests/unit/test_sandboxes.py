@@ -82,7 +82,7 @@ def test_a_purge_that_is_killed_leaves_no_working_set_to_those_who_come_before_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int
 ) -> None:
     at = Places(*(str(tmp_path / word) for word in ("home", "data", "run")))
-    parts = {
+    parts: dict[str, dict[str, t.Any]] = {
         "env": {"sandboxes": {"box": {"image": "an image"}}},
         "fs": {"sandboxes": {"box": {"originals": "/of", "mounts": [{"overlay": "box-workspace", "target": "/workspace", "options": "ro"}]}}},
     }
@@ -101,7 +101,14 @@ def test_a_purge_that_is_killed_leaves_no_working_set_to_those_who_come_before_i
             raise KeyboardInterrupt
 
     removed = lock.remove_locked
-    monkeypatch.setattr(lock, "remove_locked", lambda path: (removed(path), dies() if path.exists() or path.stem in parts else None)[0])
+
+    def removes(path: Path) -> bool:
+        there = removed(path)
+        if there:
+            dies()
+        return there
+
+    monkeypatch.setattr(lock, "remove_locked", removes)
     monkeypatch.setattr(sandboxes.Host, "forget", dies)
     with pytest.raises(KeyboardInterrupt):
         sandbox.absent(sandboxes.Host(Engine(), at), purge=True, check=False)
