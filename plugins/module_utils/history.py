@@ -497,18 +497,32 @@ class Draft:
             if facts.object in found:
                 self._seen[inode] = key, facts._replace(digest=found[facts.object])
 
-    def same_as(self, last: Snapshot) -> bool:
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        """How many entries and files there are, and the bytes of these."""
+        sizes = [entry.facts.size for entry in self.tree if entry.facts.type == "file"]
+        return len(self.tree), len(sizes), sum(sizes)
+
+    def same_as(self, one: Snapshot) -> bool:
         """Tell whether a snapshot shows a sandbox the same as this draft."""
-        if last.entries != len(self.tree):
+        if (one.entries, one.files, one.bytes) != self._sizes:
             return False
         # A name that is new, gone or another changes its folder: where nothing was learnt, all is as it was seen then.
-        return (self._of == [last.id] and not self.reader.learnt) or layers.same(self.tree, self.history.tree(last))
+        return (self._of == [one.id] and not self.reader.learnt) or layers.same(self.tree, self.history.tree(one))
+
+    def twin(self, baseline: str) -> Snapshot | None:
+        """Return a snapshot of *baseline* that is the same as this draft: the one that was restored last, or the newest."""
+        newest = self.register.newest
+        for name in dict.fromkeys([*self._of, *([newest.id] if newest else [])]):
+            one = self.register.snapshots[name][0]
+            if one.baseline == baseline and self.same_as(one):
+                return one
+        return None
 
     def commit(self, baseline: str, reason: str, name: str = "", run: str = "", checkpoint: bool = False) -> Snapshot:
         """Seal the snapshot and enter it in the register."""
         history, tree = self.history, self.tree
-        files = [entry.facts for entry in tree if entry.facts.type == "file"]
-        made = Snapshot(self.id, name, reason, run, checkpoint, baseline, seal.now(), len(tree), len(files), sum(facts.size for facts in files))
+        made = Snapshot(self.id, name, reason, run, checkpoint, baseline, seal.now(), *self._sizes)
         folder = pathlib.Path(history.folder, self.id)
         used = layers.objects_of(tree)
         stamps = array.array("Q", [word for number in used for word in (number, *_stamp(number, self._store))])

@@ -312,7 +312,7 @@ def restore(
     container = stack.container_name(box)
     held = contextlib.nullcontext() if description else _taken(host, box, f"a restore of {which}", force and not check)
     with held, locked(host.places, box):
-        kept.open()
+        before = kept.open().snapshots
         target = kept.find(which)
         then = kept.verified(target)
         _on_its_originals(kept, target, then)
@@ -325,12 +325,17 @@ def restore(
             with _beside(lambda: host.docker.stop(container, grace=0)), _with_room(kept, wanted):
                 known = kept.lay_out(wanted)
             kept.exchange()
-            kept.remember(known, [target.id, saved.id])
             description = description or sandboxes.read_stack(host.places)[box]
-            with _beside(kept.clear):
+
+            def clear_up() -> None:
+                kept.remember(known, [target.id, saved.id])
+                kept.clear()
+
+            with _beside(clear_up):
                 if runs and (reasons := host.differences(box, description)):
                     host.bring_up(box, description, reasons)
-        prune(host, kept)
+        if saved.id not in before:
+            prune(host, kept)
         return Restored(target, saved, found)
 
 
@@ -391,9 +396,8 @@ def _prepared(
         _room(kept, wanted)
         what = {"snapshot": str(target), "path": path}
         came = act.enter_context(acts.recorded(host.places, "snapshot.restore", "file_activity", sandbox=box, resource=what))
-        saved, baseline = draft.register.newest, kept.working_set.baseline_id()
-        if saved is None or saved.baseline != baseline or not draft.same_as(saved):
-            saved = _committed(draft, baseline, f"before the restore of {target}")
+        baseline = kept.working_set.baseline_id()
+        saved = draft.twin(baseline) or _committed(draft, baseline, f"before the restore of {target}")
         came.detail = {"saved": saved.id, "differences": len(found)}
         if group:
             group.kill()

@@ -194,6 +194,28 @@ def test_what_is_done_with_a_snapshot_is_on_record(box: Box) -> None:
     assert box.names == ["third"]
 
 
+def test_what_a_snapshot_has_already_is_not_saved_again(box: Box) -> None:
+    box.snapshot("first", checkpoint=True)
+    box.changed.write_text("later\n", encoding="ascii")
+    box.snapshot("second", checkpoint=True)
+    for which, was, content in (("first", "second", "first\n"), ("second", "first", "later\n"), ("first", "second", "first\n")):
+        saved = box.restore(which).saved
+        assert (saved.name if saved else "", box.changed.read_text(encoding="ascii")) == (was, content)
+    assert box.names == ["first", "second"]
+    # As many bytes, but others: neither the one that was restored nor the newest.
+    box.changed.write_text("again\n", encoding="ascii")
+    saved = box.restore("second").saved
+    assert saved is not None and saved.name == ""
+    assert (box.names, box.changed.read_text(encoding="ascii")) == (["first", "second", ""], "later\n")
+    box.restore(saved.id)
+    assert box.changed.read_text(encoding="ascii") == "again\n"
+    with box.kept.draft() as draft:
+        draft.read(at_rest=True)
+        draft.hash()
+        assert draft.twin(saved.baseline) == saved
+        assert draft.twin("of other originals") is None
+
+
 def _snapshot(box: Box) -> None:
     box.snapshot("other")
 
