@@ -124,6 +124,7 @@ class Client:
         deadline = time.monotonic() + self.patience
         # The answer to a command may take long; a service that is not there is not waited for as long.
         there = deadline if again else min(deadline, time.monotonic() + PATIENCE)
+        why = ""
         while True:
             sent = False
             try:
@@ -133,16 +134,17 @@ class Client:
                     _wait(connected, deadline)
                     connected.connect(self.path)
                 _wait(connected, deadline)
-                sent = True
+                sent, why = True, ""
                 connected.sendall(frame)
                 return _answer(connected, deadline)
             except TimeoutError:
                 self.close()
-                raise unreachable(self.path, f"no answer within {self.patience:g} s") from None
+                raise unreachable(self.path, why or f"no answer within {self.patience:g} s") from None
             except OSError as error:
                 self.close()
+                why = atomic.reason(error)
                 if (sent and not again) or time.monotonic() + _PAUSE > there:
-                    raise unreachable(self.path, atomic.reason(error)) from None
+                    raise unreachable(self.path, why) from None
                 time.sleep(_PAUSE)
 
 

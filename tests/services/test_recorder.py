@@ -483,7 +483,7 @@ def test_the_end_is_in_its_own_time(tmp_path: Path) -> None:
 
     async def send(path: str, pid: int) -> tuple[int, int]:
         records = Records(path, patience=3)
-        tasks = [asyncio.create_task(records.record(event(detail={"number": number}))) for number in range(3000)]
+        tasks = [records.record(event(detail={"number": number})) for number in range(3000)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         os.kill(pid, signal.SIGTERM)
         found = await asyncio.gather(*tasks, return_exceptions=True)

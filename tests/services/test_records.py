@@ -202,10 +202,17 @@ def test_a_command_is_not_sent_twice(tmp_path: Path) -> None:
     peer.close()
 
 
+def test_who_is_held_up_at_the_last_try_still_says_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda _seconds: sleep(0.2))
+    with pytest.raises(recorder.RecorderError, match="No such file"):
+        recorder.Client(str(tmp_path / "none"), 0.1).record(event())
+
+
 def test_a_service_that_ends_does_not_wait(tmp_path: Path) -> None:
     async def end() -> list[t.Any]:
         records = Records(str(tmp_path / "none"), 60)
-        tasks = [asyncio.create_task(records.record(event())) for _event in range(3)]
+        tasks = [records.record(event()) for _event in range(3)]
         await asyncio.sleep(0.05)
         await records.close()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -218,11 +225,11 @@ def test_what_may_wait_goes_with_the_next_or_alone_a_little_later(tmp_path: Path
         records = Records(str(tmp_path / "socket"), 20)
         await records.record(event(detail={"number": 0}))
         alone = await records.record_soon(event(detail={"number": 1}))
-        waiting = asyncio.create_task(records.record_soon(event(detail={"number": 2})))
+        waiting = records.record_soon(event(detail={"number": 2}))
         await asyncio.sleep(0)
         last = await records.record(event(detail={"number": 3}))
         found = [alone.seq, (await waiting).seq, last.seq]
-        unsent = asyncio.create_task(records.record_soon(event(detail={"number": 4})))
+        unsent = records.record_soon(event(detail={"number": 4}))
         await asyncio.sleep(0)
         await records.close()
         (error,) = await asyncio.gather(unsent, return_exceptions=True)

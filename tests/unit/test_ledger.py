@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import budgets
 
+from dockersandbox.llm import ledger as ledger_module
 from dockersandbox.llm.books import Ask, Held, Refused
 from dockersandbox.llm.ledger import LedgerError, Reconciled, SqliteLedger
 
@@ -281,6 +283,25 @@ def test_what_is_held_is_told_before_it_is_durable_and_never_after_it_is_refused
             assert isinstance(got, Held) is (call != "b")
             # By the time of the answer it was told.
             assert [held.id for held in told] == (["a", "c"] if call == "c" else ["a"])
+
+    run(tmp_path / "ledger.db", story)
+
+
+def test_a_file_that_does_not_answer_holds_nobody_and_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "_PATIENCE", 0.2)
+    told: list[Held] = []
+
+    async def story(ledger: SqliteLedger) -> None:
+        # Another process that has its turn, and stands.
+        turn = os.open(tmp_path / "ledger.db.turn", os.O_RDWR)
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            with pytest.raises(LedgerError, match="ledger.db: does not answer"):
+                await ledger.reserve(ask("late", 60), decided=told.append)
+        finally:
+            os.close(turn)
+        assert isinstance(await ledger.reserve(ask("whole", 100)), Held)
+        assert told == []
 
     run(tmp_path / "ledger.db", story)
 

@@ -21,13 +21,12 @@ from ansible_collections.dockersandbox.guardrails.plugins.module_utils.recorder 
 )
 
 from dockersandbox.common.ids import Ids
+from dockersandbox.common.outbox import Outbox
 
 # What a service takes as a parameter, so that a test can hand in another.
 Record = t.Callable[[dict[str, t.Any]], t.Awaitable[Ack]]
 SOCKET = "/run/guardrails/recorder/event.sock"
 _PAUSE = 0.02
-_SOON = 0.005
-
 
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(dict[str, t.Any])
@@ -47,7 +46,7 @@ class _Waiting(t.NamedTuple):
 
 
 class Records:
-    """A client of the recorder at *path*, for one event loop.
+    """A client of the recorder at *path*, for the running event loop.
 
     *patience* is the most seconds that :meth:`record` takes. A lost connection is made again, and what was not
     acknowledged on it is sent again, in its order; by its id the recorder tells it from a new event.
@@ -60,37 +59,34 @@ class Records:
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._why = ""
-        self._unsent: list[bytes] = []
-        self._sends: asyncio.TimerHandle | None = None
-        self._sending = False
+        self._loop = asyncio.get_running_loop()
+        self._outbox: Outbox[bytes] = Outbox(self._loop, self._send)
         self._looks: asyncio.TimerHandle | None = None
         self._ids = Ids()
 
-    async def record(self, event: t.Mapping[str, t.Any]) -> Ack:
-        """Record one event (sender's fields of :mod:`events`); return once it is durable. Raises RecorderError."""
-        return await self._record(event, soon=False)
+    def record(self, event: t.Mapping[str, t.Any]) -> asyncio.Future[Ack]:
+        """Record one event (sender's fields of :mod:`events`); it is durable when the future is done, which may raise RecorderError."""
+        return self._record(event, waits=False)
 
-    async def record_soon(self, event: t.Mapping[str, t.Any]) -> Ack:
+    def record_soon(self, event: t.Mapping[str, t.Any]) -> asyncio.Future[Ack]:
         """Do the same for an event that nothing waits for: it is sent with the next one, or after a few milliseconds."""
-        return await self._record(event, soon=True)
+        return self._record(event, waits=True)
 
-    async def _record(self, event: t.Mapping[str, t.Any], soon: bool) -> Ack:
-        loop = asyncio.get_running_loop()
-        item = _Waiting(self._framed(event), loop.create_future(), loop.time() + self.patience)
+    def _record(self, event: t.Mapping[str, t.Any], waits: bool) -> asyncio.Future[Ack]:
+        answer: asyncio.Future[Ack] = self._loop.create_future()
+        try:
+            item = _Waiting(self._framed(event), answer, self._loop.time() + self.patience)
+        except RecorderError as error:
+            answer.set_exception(error)
+            return answer
         self._waiting.append(item)
         if self._connection is not None:
-            self._unsent.append(item.frame)
-            # What comes in one turn of the loop goes out together.
-            if not soon and not self._sending:
-                self._sending = True
-                loop.call_soon(self._send)
-            elif soon and self._sends is None:
-                self._sends = loop.call_later(_SOON, self._send)
+            self._outbox.put(item.frame, waits)
         elif self._connecting is None:
-            self._connecting = loop.create_task(self._connect())
+            self._connecting = self._loop.create_task(self._connect())
         if self._looks is None:
-            self._looks = loop.call_at(item.deadline, self._look)
-        return await item.answer
+            self._looks = self._loop.call_at(item.deadline, self._look)
+        return answer
 
     def _framed(self, event: t.Mapping[str, t.Any]) -> bytes:
         try:
@@ -108,7 +104,7 @@ class Records:
         if self._connection is not None:
             self._connection.end()
             self._connection = None
-        self._send()
+        self._outbox.flush()
         if self._looks is not None:
             self._looks.cancel()
             self._looks = None
@@ -117,31 +113,24 @@ class Records:
                 item.answer.set_exception(unreachable(self.path, "this client was closed"))
         self._waiting.clear()
 
-    def _send(self) -> None:
-        self._sending = False
-        if self._sends is not None:
-            self._sends.cancel()
-            self._sends = None
-        if self._connection is not None and self._unsent:
-            self._connection.write(b"".join(self._unsent))
+    def _send(self, unsent: list[bytes]) -> None:
         # Without a connection all that waits goes out with the next one.
-        self._unsent.clear()
+        if self._connection is not None:
+            self._connection.write(b"".join(unsent))
 
     def _look(self) -> None:
         """Give an error to those that waited too long, and look again when the next one has."""
-        loop = asyncio.get_running_loop()
         self._looks = None
         why = self._why if self._connection is None and self._why else f"no answer within {self.patience:g} s"
         for item in self._waiting:
             if item.answer.done():
                 continue
-            if item.deadline > loop.time():
-                self._looks = loop.call_at(item.deadline, self._look)
+            if item.deadline > self._loop.time():
+                self._looks = self._loop.call_at(item.deadline, self._look)
                 return
             item.answer.set_exception(unreachable(self.path, why))
 
     async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             # What nobody waits for any more is not sent by a later connection.
             self._waiting = collections.deque(item for item in self._waiting if not item.answer.done())
@@ -149,7 +138,7 @@ class Records:
                 self._connecting = None
                 return
             try:
-                _transport, connection = await loop.create_unix_connection(lambda: _Connection(self._replied, self._lost), self.path)
+                _transport, connection = await self._loop.create_unix_connection(lambda: _Connection(self._replied, self._lost), self.path)
                 if not connection.alive:
                     raise ConnectionError("it closed the connection")
             except OSError as error:
@@ -176,9 +165,9 @@ class Records:
     def _lost(self, why: str) -> None:
         self._why = why
         self._connection = None
-        self._unsent.clear()
+        self._outbox.flush()
         if self._connecting is None and self._waiting:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            self._connecting = self._loop.create_task(self._connect())
 
 
 class _Connection(asyncio.Protocol):

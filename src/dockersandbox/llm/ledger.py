@@ -30,6 +30,7 @@ from pathlib import Path
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic, budgets
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.budgets import BUCKET, Budget
 
+from dockersandbox.common.outbox import Outbox
 from dockersandbox.llm.books import Ask, Books, Held, Hold, Refused
 
 VERSION = 1
@@ -37,8 +38,8 @@ BATCH = 512
 # How often it is looked whether another process freed money that somebody waits for, and whether one stopped all.
 _POLL = 0.05
 _IDLE_POLL = 0.5
-# How long the end of a hold may wait for something else to be written with.
-_LINGER = 0.005
+# How much longer than it may wait for money a call waits for the file.
+_PATIENCE = 10.0
 _DAY = 86400
 _TABLES = """
 CREATE TABLE spend (key TEXT NOT NULL, bucket INTEGER NOT NULL, micro INTEGER NOT NULL, calls INTEGER NOT NULL,
@@ -96,27 +97,25 @@ class _Wish:
     ask: Ask
     deadline: float
     answer: asyncio.Future[t.Any]
-    loop: asyncio.AbstractEventLoop
     decided: t.Callable[[Held], None] | None
 
 
 @dataclasses.dataclass(slots=True)
 class _Work:
-    """Something to do within a transaction; *lingers*: that of whoever comes next will do, if he comes soon."""
+    """Something to do within a transaction."""
 
     do: t.Callable[[], t.Any]
     answer: asyncio.Future[t.Any]
-    loop: asyncio.AbstractEventLoop
-    lingers: bool = False
 
 
-def _foretold(told: list[tuple[t.Callable[[Held], None], Held]]) -> None:
-    for decided, held in told:
-        decided(held)
+def _foretold(told: list[tuple[_Wish, Held]]) -> None:
+    for wish, held in told:
+        if wish.decided is not None and not wish.answer.done():
+            wish.decided(held)
 
 
 class SqliteLedger:
-    """The ledger in the file *path*, one of any number of processes that have it open.
+    """The ledger in the file *path*, for the running event loop, in one of any number of processes that have it open.
 
     *lost_after*: the seconds after which a lost hold counts as spent. *keep*: the seconds that single calls are remembered.
     *clock* gives seconds since 1970 UTC. Raises LedgerError when the file cannot be used.
@@ -137,7 +136,7 @@ class SqliteLedger:
         self._clock = clock
         self._stopped = stopped
         self._stops: dict[str, str] | None = None
-        self._queue: queue.SimpleQueue[_Wish | _Work | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Wish | _Work] | None] = queue.SimpleQueue()
         self._waiting: collections.deque[_Wish] = collections.deque()
         self._new: dict[str, tuple[t.Any, ...]] = {}
         self._changed: list[tuple[t.Any, ...]] = []
@@ -160,6 +159,8 @@ class SqliteLedger:
             self._books = Books(self._spent_since)
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"{path}: {error}") from None
+        self._loop = asyncio.get_running_loop()
+        self._outbox: Outbox[_Wish | _Work] = Outbox(self._loop, self._queue.put)
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -195,22 +196,30 @@ class SqliteLedger:
     # What is asked for, from the event loop.
 
     async def reserve(self, ask: Ask, wait: float = 0.0, decided: t.Callable[[Held], None] | None = None) -> Held | Refused:
-        """Hold money for a call, durably; wait up to *wait* seconds for calls under way. Raises LedgerError.
+        """Hold money for a call, durably; wait up to *wait* seconds for calls under way. Raises LedgerError, also when the
+        file does not answer in time.
 
         *decided* is called from the event loop with what is held, when that is not durable yet, and may never be.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Held | Refused] = loop.create_future()
-        self._queue.put(_Wish(ask, time.monotonic() + wait, answer, loop, decided))
-        return await answer
+        answer: asyncio.Future[Held | Refused] = self._loop.create_future()
+        self._outbox.put(_Wish(ask, time.monotonic() + wait, answer, decided))
+        late = self._loop.call_later(wait + _PATIENCE, self._late, answer)
+        try:
+            return await answer
+        finally:
+            late.cancel()
+
+    def _late(self, answer: asyncio.Future[t.Any]) -> None:
+        if not answer.done():
+            answer.set_exception(LedgerError(f"{self.path}: does not answer"))
 
     async def settle(self, hold_id: str, micro: int, estimated: bool = False) -> bool:
         """Put what a call did cost in the place of its hold; False when nothing was held. Raises LedgerError."""
-        return await self._ask(lambda: self._settle(hold_id, micro, "estimated" if estimated else "settled"), lingers=True)
+        return await self._ask(lambda: self._settle(hold_id, micro, "estimated" if estimated else "settled"), waits=True)
 
     async def release(self, hold_id: str) -> bool:
         """Free the hold of a call that cost nothing; False when nothing was held. Raises LedgerError."""
-        return await self._ask(lambda: self._settle(hold_id, 0, "released"), lingers=True)
+        return await self._ask(lambda: self._settle(hold_id, 0, "released"), waits=True)
 
     async def lose(self, hold_id: str) -> bool:
         """Leave a hold charged whose call's cost is not known; False when nothing was held. Raises LedgerError."""
@@ -256,13 +265,14 @@ class SqliteLedger:
 
     async def close(self) -> None:
         """Write all that was asked for, and end."""
+        self._outbox.flush()
         self._queue.put(None)
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        await self._loop.run_in_executor(None, self._thread.join)
 
-    async def _ask(self, do: t.Callable[[], T], lingers: bool = False) -> T:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Work(do, answer, loop, lingers))
+    async def _ask(self, do: t.Callable[[], T], waits: bool = False) -> T:
+        answer: asyncio.Future[T] = self._loop.create_future()
+        # Whoever waits for money is not made to wait longer for what may free it.
+        self._outbox.put(_Work(do, answer), waits=waits and not self._waiting)
         return await answer
 
     # What is done, in the thread that writes.
@@ -271,29 +281,26 @@ class SqliteLedger:
         ended = False
         try:
             while not ended:
-                batch = self._next()
-                ended = None in batch
-                self._commit([item for item in batch if item is not None], ended)
+                batch, ended = self._next()
+                self._commit(batch, ended)
         finally:
             self._db.close()
             os.close(self._alive)
             self._owner_file(self.owner).unlink(missing_ok=True)
             os.close(self._turn)
 
-    def _next(self) -> list[_Wish | _Work | None]:
-        batch: list[_Wish | _Work | None] = []
-        timeout = _POLL if self._waiting else _IDLE_POLL
-        # Whoever waits for money is not made to wait longer for what may free it.
-        lingers = not self._waiting
+    def _next(self) -> tuple[list[_Wish | _Work], bool]:
+        """Return what has come since the last time, and whether that was the last."""
+        batch: list[_Wish | _Work] = []
         with contextlib.suppress(queue.Empty):
-            while len(batch) < BATCH and (not batch or batch[-1] is not None):
-                item = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
-                if not batch:
-                    until = time.monotonic() + _LINGER
-                batch.append(item)
-                lingers = lingers and isinstance(item, _Work) and item.lingers
-                timeout = until - time.monotonic() if lingers else 0
-        return batch
+            came = self._queue.get(timeout=_POLL if self._waiting else _IDLE_POLL)
+            while came is not None and len(batch) < BATCH:
+                batch += came
+                came = self._queue.get_nowait()
+            if came is None:
+                return batch, True
+            batch += came
+        return batch, False
 
     def _commit(self, batch: list[_Wish | _Work], ended: bool) -> None:
         now = time.monotonic()
@@ -337,7 +344,7 @@ class SqliteLedger:
         while ahead or wishes:
             wish = self._waiting.popleft() if ahead else wishes.popleft()
             ahead -= 1 if ahead else 0
-            if wish.answer.cancelled():
+            if wish.answer.done():
                 continue
             decision = self._books.decide(wish.ask, ended or wish.deadline <= now)
             if decision is None:
@@ -353,22 +360,18 @@ class SqliteLedger:
 
     def _foretell(self, answers: list[tuple[_Wish | _Work, t.Any]]) -> None:
         """Tell what is about to be durable to those who have something to do meanwhile."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[t.Callable[[Held], None], Held]]] = {}
-        for item, answer in answers:
-            if isinstance(item, _Wish) and item.decided is not None and isinstance(answer, Held):
-                by_loop.setdefault(item.loop, []).append((item.decided, answer))
-        for loop, told in by_loop.items():
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_foretold, told)
+        told = [(item, answer) for item, answer in answers if isinstance(item, _Wish) and item.decided is not None and isinstance(answer, Held)]
+        if told:
+            self._in_loop(_foretold, told)
 
     def _tell(self, answers: list[tuple[_Wish | _Work, t.Any]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Wish | _Work, t.Any]]] = {}
-        for item, answer in answers:
-            by_loop.setdefault(item.loop, []).append((item, answer))
-        for loop, told in by_loop.items():
-            # A loop that has ended has nobody left to be told: what was held for it is found by its owner's lock.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._answer, told)
+        if answers:
+            self._in_loop(self._answer, answers)
+
+    def _in_loop(self, act: t.Callable[[list[t.Any]], None], told: list[t.Any]) -> None:
+        # A loop that has ended has nobody left to be told: what was held for it is found by its owner's lock.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(act, told)
 
     def _answer(self, told: list[tuple[_Wish | _Work, t.Any]]) -> None:
         for item, answer in told:
@@ -376,8 +379,8 @@ class SqliteLedger:
                 if isinstance(answer, Held):
                     # Whoever asked went away in the meantime.
                     hold_id = answer.id
-                    unheard: asyncio.Future[bool] = item.loop.create_future()
-                    self._queue.put(_Work(lambda hold_id=hold_id: self._settle(hold_id, 0, "released"), unheard, item.loop))  # type: ignore[misc]
+                    unheard: asyncio.Future[bool] = self._loop.create_future()
+                    self._outbox.put(_Work(lambda hold_id=hold_id: self._settle(hold_id, 0, "released"), unheard))  # type: ignore[misc]
             elif isinstance(answer, Exception):
                 item.answer.set_exception(answer)
             else:

@@ -42,7 +42,11 @@ class Unpacker:
     """Unpacks an answer as it comes, by its ``Content-Encoding``. Raises Unreadable for one that is not known."""
 
     def __init__(self, encoding: str) -> None:
+        self._left = _MOST_UNPACKED
+        self._unpack: t.Callable[[bytes], bytes] | None = None
         word = encoding.strip().lower()
+        if word in ("", "identity"):
+            return
         makers: dict[str, t.Callable[[], t.Callable[[bytes], bytes]]] = {
             "gzip": lambda: self._inflater(zlib.MAX_WBITS | 16),
             "x-gzip": lambda: self._inflater(zlib.MAX_WBITS | 16),
@@ -50,10 +54,9 @@ class Unpacker:
             "br": self._brotli,
             "zstd": self._zstd,
         }
-        if word and word != "identity" and word not in makers:
+        if word not in makers:
             raise Unreadable(f"Content-Encoding {encoding[:40]!r} is not known")
-        self._left = _MOST_UNPACKED
-        self._unpack = makers[word]() if word in makers else None
+        self._unpack = makers[word]()
 
     def feed(self, data: bytes) -> bytes:
         """Return what *data* unpacks to. Raises Unreadable, also for what unpacks to too much."""
@@ -305,6 +308,8 @@ def _messages(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call
     rounds = [_object(item) for item in iterations] if isinstance(iterations, list) else []
 
     def count(key: str) -> t.Any:
+        if not rounds:
+            return usage.get(key)
         told = [item.get(key) for item in rounds]
         total = sum(value for value in told if calls.whole(value) and value > 0)
         return max(total, usage[key]) if calls.whole(usage.get(key)) and usage[key] >= 0 else usage.get(key, total or None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import functools
 import operator
 import typing as t
 
@@ -91,6 +92,13 @@ class Rates(t.NamedTuple):
     code_executions: int
     requests: int
 
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - of a tuple, and of few of them
+    def dearest(self, kinds: tuple[str, ...]) -> tuple[int, int]:
+        """Return the most that a token of *kinds* costs on its way in, and out."""
+        rates = {kind: getattr(self, kind) for kind in kinds}
+        coming_out = max(rate for kind, rate in rates.items() if kind.startswith("output"))
+        return max(rate for kind, rate in rates.items() if not kind.startswith("output")), coming_out
+
 
 INPUTS = ("input", "cache_read")
 OUTPUTS = ("output",)
@@ -125,7 +133,7 @@ class Price:
         inputs: int,
         outputs: int,
         tools: t.Mapping[str, int],
-        kinds: t.Collection[str] = INPUTS + OUTPUTS,
+        kinds: tuple[str, ...] = INPUTS + OUTPUTS,
         percent: int = 100,
     ) -> int:
         """Return the most micro-dollars that a call can cost.
@@ -136,7 +144,7 @@ class Price:
         most = max(inputs * going_in + outputs * coming_out + once for going_in, coming_out, once in self._dearest(inputs, tools, kinds))
         return _up(most * percent, 100 * _MICRO)
 
-    def outputs(self, micro: int, inputs: int, tools: t.Mapping[str, int], kinds: t.Collection[str], percent: int = 100) -> int:
+    def outputs(self, micro: int, inputs: int, tools: t.Mapping[str, int], kinds: tuple[str, ...], percent: int = 100) -> int:
         """Return how many tokens may come out so that :meth:`most` is no more than *micro*; below 0 when not even none may."""
         least = _ANY
         for going_in, coming_out, once in self._dearest(inputs, tools, kinds):
@@ -144,14 +152,12 @@ class Price:
             least = min(least, left // coming_out if coming_out else (_ANY if left >= 0 else -1))
         return least
 
-    def _dearest(self, inputs: int, tools: t.Mapping[str, int], kinds: t.Collection[str]) -> t.Iterator[tuple[int, int, int]]:
+    def _dearest(self, inputs: int, tools: t.Mapping[str, int], kinds: tuple[str, ...]) -> t.Iterator[tuple[int, int, int]]:
         """Yield, for each tier that may come to hold, the most for a token in and for one out, and what is charged once."""
         for above, rates in self.tiers:
             if above and inputs <= above:
                 break
-            going_in = max(getattr(rates, kind) for kind in kinds if not kind.startswith("output"))
-            coming_out = max(getattr(rates, kind) for kind in kinds if kind.startswith("output"))
-            yield going_in, coming_out, sum(getattr(rates, tool) * count for tool, count in tools.items()) + rates.requests
+            yield *rates.dearest(kinds), sum(getattr(rates, tool) * count for tool, count in tools.items()) + rates.requests
 
 
 def _up(amount: int, divisor: int) -> int:

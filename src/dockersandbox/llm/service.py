@@ -20,7 +20,7 @@ import typing as t
 import aiohttp
 from aiohttp import web
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.budgets import dollars
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils.recorder import RecorderError
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.recorder import Ack, RecorderError
 
 from dockersandbox.common.ids import Ids
 from dockersandbox.common.records import Record
@@ -41,6 +41,8 @@ _STEP = 30.0
 _MOST_ERROR = 1 << 20
 _TRIES = 5
 _MOST_RUNS = 64
+
+T = t.TypeVar("T")
 
 
 @dataclasses.dataclass(slots=True)
@@ -153,8 +155,9 @@ class Gateway:
         self._report_event = report
         self._ids = Ids()
         self._clock = clock
-        self._now = asyncio.get_running_loop().time
-        self._behind: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
+        self._behind: set[asyncio.Future[t.Any]] = set()
         self._drift = clock() - self._now()
         self._closing = False
         self.boxes: dict[str, Box] = {}
@@ -179,12 +182,13 @@ class Gateway:
 
     async def handle(self, sandbox: str, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request that came in on the socket of *sandbox*."""
-        kind = wire.family(request.path, request.headers)
+        path = request.raw_path.partition("?")[0]
+        kind = wire.family(path, request.headers)
         try:
             box = self.boxes.get(sandbox)
             if box is None:
                 raise Refusal(403, "sandbox", "this sandbox is not one any more")
-            route = wire.ROUTES.get((request.method, request.raw_path.partition("?")[0]))
+            route = wire.ROUTES.get((request.method, path))
             self._let_in(box, request, known=route is not None)
             if route is None:
                 raise Refusal(404, "path", f"{request.method} {request.path[:100]} is not one of the paths that are served here")
@@ -209,6 +213,8 @@ class Gateway:
             raise Refusal(429, "streams", f"more than {self.settings.limits.streams} calls at a time", 1)
 
     def _not_stopped(self, box: Box, run: str) -> None:
+        if not self.stops:
+            return
         for key in ("total", f"sandbox:{box.name}", f"team:{box.team}", f"run:{run}"):
             if key in self.stops:
                 raise Refusal(403, "stopped", f"all calls are stopped ({key}): {self.stops[key]}")
@@ -293,7 +299,7 @@ class Gateway:
             }
             self._pass(upstream)
             try:
-                await self._on_record(event)
+                await self._on_record(self._record(event))
             except Refusal:
                 upstream.breaker.left()
                 raise
@@ -388,7 +394,7 @@ class Gateway:
         if run:
             subjects["run"] = run
         wait = self.settings.times.hold
-        recording: list[asyncio.Task[None]] = []
+        recording: list[asyncio.Future[Ack]] = []
         stopped: list[Refusal] = []
 
         def decided(held: Held) -> None:
@@ -400,16 +406,12 @@ class Gateway:
             except Refusal as refusal:
                 stopped.append(refusal)
                 return
-            recording.append(self._later(self._on_record(self._event(box, call, price, run, call_id, held))))
+            recording.append(self._later(self._record(self._event(box, call, price, run, call_id, held))))
             # The ledger may fail by then, and nobody wait for it.
             recording[0].add_done_callback(lambda done: done.cancelled() or done.exception())
 
         try:
-            async with asyncio.timeout(wait + 10):
-                got = await self.ledger.reserve(Ask(call_id, at, subjects, most, least, upstream.provider), wait, decided)
-        except TimeoutError:
-            self._took_back(box, price, run, call_id, recording)
-            raise Refusal(503, "ledger", "the ledger does not answer, and nothing is spent off it", 5) from None
+            got = await self.ledger.reserve(Ask(call_id, at, subjects, most, least, upstream.provider), wait, decided)
         except LedgerError as error:
             self._took_back(box, price, run, call_id, recording)
             raise Refusal(503, "ledger", f"nothing is spent off the ledger: {error}", 5) from None
@@ -418,16 +420,16 @@ class Gateway:
         try:
             if stopped:
                 raise stopped[0]
-            await recording[0]
+            await self._on_record(recording[0])
             self._not_stopped(box, run)
         except BaseException:
             self._later(self._give_back(call_id))
             raise
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         return Exchange(call_id, box, request, task, begun, upstream, call, price, got.micro, at, run, got.over)
 
-    def _took_back(self, box: Box, price: Price, run: str, call_id: str, recording: list[asyncio.Task[None]]) -> None:
+    def _took_back(self, box: Box, price: Price, run: str, call_id: str, recording: list[asyncio.Future[Ack]]) -> None:
         """Say of a call that is on record, or about to be, that it did not leave."""
         if recording:
             event = {
@@ -469,9 +471,9 @@ class Gateway:
             "detail": detail,
         }
 
-    async def _on_record(self, event: dict[str, t.Any]) -> None:
+    async def _on_record(self, recorded: t.Awaitable[Ack]) -> None:
         try:
-            await self._record(event)
+            await recorded
         except RecorderError as error:
             raise Refusal(503, "recorder", f"nothing is called off the record: {error}", 5) from None
 
@@ -494,8 +496,8 @@ class Gateway:
         return headers | upstream.headers
 
     def _send(self, upstream: Upstream, method: str, request: web.BaseRequest, headers: dict[str, str], body: bytes | None) -> t.Any:
-        beta = "?beta=true" if request.query_string == "beta=true" else ""
-        path = request.raw_path.partition("?")[0]
+        path, _mark, query = request.raw_path.partition("?")
+        beta = "?beta=true" if query == "beta=true" else ""
         return upstream.session.request(method, f"{upstream.base}{path}{beta}", data=body, headers=headers, allow_redirects=False)
 
     def _pass(self, upstream: Upstream) -> None:
@@ -586,12 +588,14 @@ class Gateway:
             self._lose(exchange, outcome or "incomplete")
 
     async def _whole(self, exchange: Exchange, came: aiohttp.ClientResponse, reader: meter.Meter) -> bytes:
-        parts = []
-        async for part in came.content.iter_any():
-            parts.append(reader.feed(part))
-        parts.append(reader.end())
+        content = came.content
+        if content.is_eof() and content.exception() is None:
+            # It came with the head, as a short one mostly does.
+            parts = [reader.feed(content.read_nowait())]
+        else:
+            parts = [reader.feed(part) async for part in content.iter_any()]
         exchange.ended = self._now()
-        return b"".join(parts)
+        return b"".join([*parts, reader.end()])
 
     async def _stream(self, exchange: Exchange, came: aiohttp.ClientResponse, reader: meter.Meter, response: web.StreamResponse) -> None:
         answer = reader.answer
@@ -769,11 +773,11 @@ class Gateway:
         with contextlib.suppress(RecorderError):
             await self._record(event)
 
-    def _later(self, work: t.Coroutine[t.Any, t.Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
-        return task
+    def _later(self, work: t.Awaitable[T]) -> asyncio.Future[T]:
+        future = asyncio.ensure_future(work, loop=self._loop)
+        self._behind.add(future)
+        future.add_done_callback(self._behind.discard)
+        return future
 
     # -- from outside
 
