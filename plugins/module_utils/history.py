@@ -283,14 +283,13 @@ class History:
             if hashlib.sha256(content).digest() != digest:
                 return {}, []
             of, rows = marshal.loads(content)  # noqa: S302 - what root alone has written, and whole
+            known = {key[0]: (key, layers.Facts._make(facts)) for key, facts in rows}
         except (OSError, ValueError, EOFError, TypeError):
             return {}, []
-        if not set(of) <= register.snapshots.keys():
-            return {}, []
-        return {key[0]: (key, layers.Facts(*facts)) for key, facts in rows}, list(of)
+        return (known, list(of)) if set(of) <= register.snapshots.keys() else ({}, [])
 
     def remember(self, known: Known, of: t.Iterable[str]) -> None:
-        """Keep what is *known* for the next snapshot; its objects are those of the snapshots *of*."""
+        """Keep what is *known* for the next snapshot; its objects are those of the snapshots *of*: of one, if that is what it shows."""
         content = marshal.dumps((tuple(of), [(key, tuple(facts)) for key, facts in known.values()]))
         path = os.path.join(self.folder, "known")
         # It need not last, and a full set can do without.
@@ -507,7 +506,8 @@ class Draft:
         """Tell whether a snapshot shows a sandbox the same as this draft."""
         if (one.entries, one.files, one.bytes) != self._sizes:
             return False
-        # A name that is new, gone or another changes its folder: where nothing was learnt, all is as it was seen then.
+        # A name that is new, gone or another changes its folder, and a root of the layers by an entry more or less, or one with
+        # another time: where as many are there and nothing was learnt, all is as it was seen then.
         return (self._of == [one.id] and not self.reader.learnt) or layers.same(self.tree, self.history.tree(one))
 
     def twin(self, baseline: str) -> Snapshot | None:

@@ -328,7 +328,7 @@ def restore(
             description = description or sandboxes.read_stack(host.places)[box]
 
             def clear_up() -> None:
-                kept.remember(known, [target.id, saved.id])
+                kept.remember(known, [target.id, saved.id] if path else [target.id])
                 kept.clear()
 
             with _beside(clear_up):

@@ -108,6 +108,42 @@ def test_what_was_changed_and_destroyed_comes_back(box: Box) -> None:
     assert box.kept.problems() == []
 
 
+def test_what_a_mount_does_to_a_root_is_no_change_and_what_is_done_in_it_is(box: Box) -> None:
+    upper = pathlib.Path(box.working_set.upper)
+
+    def swap() -> None:
+        (upper / "a").rename(upper / "c")
+        (upper / "b").rename(upper / "a")
+        (upper / "c").rename(upper / "b")
+
+    def another() -> None:
+        (upper / "a").unlink()
+        (upper / "c").write_text("a\n", encoding="ascii")
+
+    def learnt() -> tuple[int, bool]:
+        with box.kept.draft() as draft:
+            draft.read(at_rest=True)
+            draft.hash()
+            return draft.reader.learnt, draft.same_as(kept)
+
+    for act in (None, swap, another, lambda: (upper / "a").chmod(0o600), lambda: upper.chmod(0o700)):
+        for name in ("a", "b"):
+            (upper / name).write_text(f"{name}\n", encoding="ascii")
+            (upper / name).chmod(0o644)
+        # Older than what a second change could hide in.
+        time.sleep(2 * layers.SETTLED_NS / 1e9)
+        kept = box.take()
+        os.utime(upper)
+        assert learnt() == (0, True)
+        if act is not None:
+            act()
+            changed, same = learnt()
+            assert changed and not same
+        for path in upper.iterdir():
+            path.unlink()
+        upper.chmod(0o755)
+
+
 def test_where_there_is_no_reflink_files_are_copied(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops, "unavailable", lambda: "there is no loop device")
     folder = pathlib.Path(box.working_set.places.data).parent / "plain"
