@@ -282,8 +282,9 @@ class History:
                 digest, content = file.read(32), file.read()
             if hashlib.sha256(content).digest() != digest:
                 return {}, []
-            of, rows = marshal.loads(content)  # noqa: S302 - what root alone has written, and whole
-            known = {key[0]: (key, layers.Facts._make(facts)) for key, facts in rows}
+            with layers.uncollected():
+                of, rows = marshal.loads(content)  # noqa: S302 - what root alone has written, and whole
+                known = {key[0]: (key, layers.Facts._make(facts)) for key, facts in rows}
         except (OSError, ValueError, EOFError, TypeError):
             return {}, []
         return (known, list(of)) if set(of) <= register.snapshots.keys() else ({}, [])
