@@ -92,12 +92,13 @@ class Rates(t.NamedTuple):
     code_executions: int
     requests: int
 
-    @functools.lru_cache(maxsize=1024)  # noqa: B019 - of a tuple, and of few of them
-    def dearest(self, kinds: tuple[str, ...]) -> tuple[int, int]:
-        """Return the most that a token of *kinds* costs on its way in, and out."""
-        rates = {kind: getattr(self, kind) for kind in kinds}
-        coming_out = max(rate for kind, rate in rates.items() if kind.startswith("output"))
-        return max(rate for kind, rate in rates.items() if not kind.startswith("output")), coming_out
+
+@functools.lru_cache(maxsize=1024)
+def _per_token(rates: Rates, kinds: tuple[str, ...]) -> tuple[int, int]:
+    """Return the most that a token of *kinds* costs on its way in, and out."""
+    known = {kind: getattr(rates, kind) for kind in kinds}
+    coming_out = max(rate for kind, rate in known.items() if kind.startswith("output"))
+    return max(rate for kind, rate in known.items() if not kind.startswith("output")), coming_out
 
 
 INPUTS = ("input", "cache_read")
@@ -157,7 +158,7 @@ class Price:
         for above, rates in self.tiers:
             if above and inputs <= above:
                 break
-            yield *rates.dearest(kinds), sum(getattr(rates, tool) * count for tool, count in tools.items()) + rates.requests
+            yield *_per_token(rates, kinds), sum(getattr(rates, tool) * count for tool, count in tools.items()) + rates.requests
 
 
 def _up(amount: int, divisor: int) -> int:
