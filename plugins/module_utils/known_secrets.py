@@ -11,6 +11,7 @@ would take a hash a character and length. A run is an anchor: from it the whole 
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import typing as t
@@ -31,16 +32,23 @@ class KnownSecretsError(ValueError):
 class KnownSecrets:
     """What :func:`remember` put into *folder*; nothing when there is no file. Raises KnownSecretsError, OSError.
 
-    The file is looked at whenever a text is, so that what changes in it is known at once in every process.
+    :meth:`changed` before each text that is looked at makes what changes in the file known at once in every process.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
-        self._mark: tuple[int, int] | None = None
-        self._read()
+        self._name = os.fspath(self._path)
+        self._read(self._marked())
 
-    def _read(self) -> None:
-        self._mark = self._marked()
+    def changed(self) -> bool:
+        """Return whether the file is another than before, and go by what it says now. Raises KnownSecretsError, OSError."""
+        mark = self._marked()
+        if mark == self._mark:
+            return False
+        self._read(mark)
+        return True
+
+    def _read(self, mark: tuple[int, int] | None) -> None:
         self._key, entries = _load(self._path)
         self._by_run: dict[str, list[dict[str, t.Any]]] = {}
         for entry in entries.values():
@@ -48,18 +56,17 @@ class KnownSecrets:
         sizes = sorted({entry["size"] for entry in entries.values()}, reverse=True)
         runs = "|".join(f"[A-Za-z0-9]{{{size}}}" for size in sizes)
         self._runs = re.compile(rf"(?<![A-Za-z0-9])(?:{runs})(?![A-Za-z0-9])", re.ASCII) if sizes else None
+        self._mark = mark
 
     def _marked(self) -> tuple[int, int] | None:
         try:
-            found = self._path.lstat()
+            found = os.lstat(self._name)
         except FileNotFoundError:
             return None
         return found.st_ino, found.st_mtime_ns
 
     def find(self, text: str) -> t.Iterator[tuple[int, int]]:
         """Yield the places (start, end) of known secrets in *text*: the whole secret, or its run where the rest differs."""
-        if self._marked() != self._mark:
-            self._read()
         if self._runs is None:
             return
         for match in self._runs.finditer(text):

@@ -249,6 +249,7 @@ def test_a_group_of_secrets_is_declared(tmp_path: Path) -> None:
         assert known_secrets.differences(tmp_path, "group", declared) == changed
         known_secrets.declare(tmp_path, "group", declared)
         assert known_secrets.differences(tmp_path, "group", declared) == []
+        assert known.changed() == bool(changed)
         assert found() == due
     with pytest.raises(known_secrets.KnownSecretsError, match="short: a secret without a run of 8"):
         known_secrets.declare(tmp_path, "group", {"short": "abc"})
@@ -270,6 +271,21 @@ def test_known_secrets_come_and_go(tmp_path: Path) -> None:
     (tmp_path / "known.json").write_bytes(before[:-20])
     with pytest.raises(known_secrets.KnownSecretsError, match=r"known\.json is not a file of known secrets"):
         found("x")
+
+
+def test_what_was_no_secret_before_is_one_once_it_is_declared(tmp_path: Path) -> None:
+    redactor = redaction.Redactor.load(CONFIG, tmp_path, lambda: NOW)
+    event = {"detail": {"told": "Zk3vQ8mPq2Lw"}}
+    for _turn in range(2):
+        assert redactor(event) == (event, {})
+    known_secrets.remember(tmp_path, {"a": "Zk3vQ8mPq2Lw"})
+    assert redactor(event)[1] == {"host-secret": 1}
+    (tmp_path / "known.json").write_text("{}")
+    for _turn in range(2):
+        with pytest.raises(known_secrets.KnownSecretsError, match=r"known\.json is not a file of known secrets"):
+            redactor(event)
+    (tmp_path / "known.json").unlink()
+    assert redactor(event) == (event, {})
 
 
 # --- what is not a secret
