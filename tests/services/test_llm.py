@@ -765,9 +765,11 @@ def test_a_clock_that_is_set_is_told_of(tmp_path: Path) -> None:
     async def story() -> list[str]:
         ahead, said = [0.0], []
 
-        async def record(event: dict[str, t.Any]) -> Ack:
+        def record(event: dict[str, t.Any]) -> asyncio.Future[Ack]:
             said.append(event["reason"])
-            return Ack(1, "")
+            done: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+            done.set_result(Ack(1, ""))
+            return done
 
         settings = msgspec.convert(Llm(tmp_path, {"url": "http://simulator", "provider": "simulated"}, "/none").settings, Settings)
         gateway = Gateway(settings, t.cast(Ledger, None), record, record, {}, lambda: time.time() + ahead[0])

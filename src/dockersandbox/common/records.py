@@ -24,7 +24,7 @@ from dockersandbox.common.ids import Ids
 from dockersandbox.common.outbox import Outbox
 
 # What a service takes as a parameter, so that a test can hand in another.
-Record = t.Callable[[dict[str, t.Any]], t.Awaitable[Ack]]
+Record = t.Callable[[dict[str, t.Any]], asyncio.Future[Ack]]
 SOCKET = "/run/guardrails/recorder/event.sock"
 _PAUSE = 0.02
 

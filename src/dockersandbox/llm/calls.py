@@ -59,6 +59,10 @@ _REFUSED_KEYS: dict[Wire, dict[str, str]] = {
 }
 
 
+# What the tokens of every call may be charged as.
+_KINDS = (*INPUTS, *OUTPUTS)
+
+
 class Refusal(Exception):
     """A call that gets no answer. *reason* is for programs, *retry_after* is in seconds; the text is one line for people.
 
@@ -177,7 +181,7 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
             injected = True
     # What is looked for is looked for in what is sent on: there nothing can be hidden by another way of writing it.
     encoded = msgspec.json.encode(body)
-    kinds = [*INPUTS, *OUTPUTS]
+    kinds = list(_KINDS)
     hour = wire == "messages" and b'"1h"' in encoded
     # Where nobody has to ask for it, a provider keeps in its cache what it likes.
     if wire != "messages" or b'"cache_control"' in encoded:
@@ -241,7 +245,8 @@ def model_name(body: Body) -> str:
 def _object(raw: bytes, rules: Rules) -> Body:
     if len(raw) > rules.most_body:
         raise Refusal(413, "too_large", f"the body has more than {rules.most_body} bytes")
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _MOST_VALUES:
+    # Each value has one of these before it, so that few bytes cannot have many.
+    if len(raw) > _MOST_VALUES and raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _MOST_VALUES:
         raise Refusal(413, "too_large", f"the body has more than {_MOST_VALUES} values")
     try:
         body = msgspec.json.decode(raw)
@@ -255,8 +260,8 @@ def _object(raw: bytes, rules: Rules) -> Body:
 
 
 def whole(value: object) -> t.TypeGuard[int]:
-    """Whether *value* is a whole number, which to Python true and false are as well."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether *value*, out of JSON, is a whole number, which to Python true and false are as well."""
+    return type(value) is int
 
 
 def _of(body: Body, key: str, kind: type[t.Any], default: t.Any) -> t.Any:
@@ -285,20 +290,23 @@ def _choices(wire: Wire, body: Body, rules: Rules) -> int:
 
 def _outputs(wire: Wire, body: Body, rules: Rules) -> tuple[int, bool]:
     """Return the most tokens of one choice, which the body then says, and whether it is less than what was asked for."""
-    given = [key for key in _LIMITS[wire] if body.get(key) is not None]
-    for key in given:
-        if _of(body, key, int, 0) < 1:
-            raise Refusal(400, "max_tokens", f"{key}: {_shown(body[key])} is not a number of tokens above 0")
-    if not given:
+    wanted, most = 0, rules.most_output
+    # Which of two names a provider goes by is its own affair.
+    for key in _LIMITS[wire]:
+        asked = _of(body, key, int, None)
+        if asked is None:
+            continue
+        if asked < 1:
+            raise Refusal(400, "max_tokens", f"{key}: {_shown(asked)} is not a number of tokens above 0")
+        if asked > most:
+            body[key] = most
+        wanted = max(wanted, asked)
+    if not wanted:
         if wire == "messages":
             raise Refusal(400, "max_tokens", "max_tokens: is missing")
-        body[_LIMITS[wire][0]] = rules.most_output
-        return rules.most_output, False
-    wanted = max(body[key] for key in given)
-    # Which of two names a provider goes by is its own affair.
-    for key in given:
-        body[key] = min(body[key], rules.most_output)
-    return min(wanted, rules.most_output), wanted > rules.most_output
+        body[_LIMITS[wire][0]] = most
+        return most, False
+    return min(wanted, most), wanted > most
 
 
 def _tier(wire: Wire, body: Body) -> str:
@@ -308,7 +316,9 @@ def _tier(wire: Wire, body: Body) -> str:
 
 def _tools(wire: Wire, body: Body, rules: Rules) -> tuple[int, dict[str, int]]:
     """Return how often the provider may read what goes in, and how often it may use which of its tools."""
-    tools = _of(body, "tools", list, [])
+    tools = _of(body, "tools", list, None)
+    if not tools:
+        return 1, {}
     if len(tools) > _MOST_TOOLS:
         raise Refusal(400, "tool", f"tools: {len(tools)} are more than {_MOST_TOOLS}")
     uses: dict[str, int] = {}

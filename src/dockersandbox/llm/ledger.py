@@ -77,13 +77,13 @@ class Ledger(t.Protocol):
         *decided* may be called from the event loop with what is held when it is not durable yet, and may never be.
         """
 
-    async def settle(self, hold_id: str, micro: int, estimated: bool = False) -> bool:
+    def settle(self, hold_id: str, micro: int, estimated: bool = False) -> t.Awaitable[bool]:
         """Put what a call did cost in the place of its hold; False when nothing was held."""
 
-    async def release(self, hold_id: str) -> bool:
+    def release(self, hold_id: str) -> t.Awaitable[bool]:
         """Free the hold of a call that never left, or was refused by the upstream; False when nothing was held."""
 
-    async def lose(self, hold_id: str) -> bool:
+    def lose(self, hold_id: str) -> t.Awaitable[bool]:
         """Leave a hold charged whose call's cost is not known; False when nothing was held."""
 
     async def close(self) -> None:
@@ -140,8 +140,7 @@ class SqliteLedger:
         self._waiting: collections.deque[_Wish] = collections.deque()
         self._new: dict[str, tuple[t.Any, ...]] = {}
         self._changed: list[tuple[t.Any, ...]] = []
-        self._spend: collections.Counter[tuple[str, int]] = collections.Counter()
-        self._calls: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._spend: collections.defaultdict[tuple[str, int], list[int]] = collections.defaultdict(lambda: [0, 0])
         self._freed = False
         self._seen = -1
         self._next_care = 0.0
@@ -213,17 +212,17 @@ class SqliteLedger:
         if not answer.done():
             answer.set_exception(LedgerError(f"{self.path}: does not answer"))
 
-    async def settle(self, hold_id: str, micro: int, estimated: bool = False) -> bool:
+    def settle(self, hold_id: str, micro: int, estimated: bool = False) -> asyncio.Future[bool]:
         """Put what a call did cost in the place of its hold; False when nothing was held. Raises LedgerError."""
-        return await self._ask(lambda: self._settle(hold_id, micro, "estimated" if estimated else "settled"), waits=True)
+        return self._ask(lambda: self._settle(hold_id, micro, "estimated" if estimated else "settled"), waits=True)
 
-    async def release(self, hold_id: str) -> bool:
+    def release(self, hold_id: str) -> asyncio.Future[bool]:
         """Free the hold of a call that cost nothing; False when nothing was held. Raises LedgerError."""
-        return await self._ask(lambda: self._settle(hold_id, 0, "released"), waits=True)
+        return self._ask(lambda: self._settle(hold_id, 0, "released"), waits=True)
 
-    async def lose(self, hold_id: str) -> bool:
+    def lose(self, hold_id: str) -> asyncio.Future[bool]:
         """Leave a hold charged whose call's cost is not known; False when nothing was held. Raises LedgerError."""
-        return await self._ask(lambda: self._lose(hold_id))
+        return self._ask(lambda: self._lose(hold_id))
 
     async def reconcile(self, upstream: str, statement: t.Mapping[str, int], until: int) -> Reconciled:
         """Go by the *upstream*'s own account: *statement* has what each call did cost, in micro-dollars, by its id.
@@ -256,12 +255,11 @@ class SqliteLedger:
 
     async def stop(self, key: str, reason: str) -> None:
         """Stop a subject (``total`` for all) in every process that has this ledger, until it is resumed. Raises LedgerError."""
-        row = (key, reason, int(self._clock()))
-        await self._ask(lambda: self._db.execute("INSERT OR REPLACE INTO stop VALUES (?, ?, ?)", row) and None)
+        await self._ask(lambda: self._stop(key, reason))
 
     async def resume(self, key: str) -> bool:
         """Take a stop back; False when there was none. Raises LedgerError."""
-        return await self._ask(lambda: self._db.execute("DELETE FROM stop WHERE key = ?", (key,)).rowcount > 0)
+        return await self._ask(lambda: self._resume(key))
 
     async def close(self) -> None:
         """Write all that was asked for, and end."""
@@ -269,11 +267,11 @@ class SqliteLedger:
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
-    async def _ask(self, do: t.Callable[[], T], waits: bool = False) -> T:
+    def _ask(self, do: t.Callable[[], T], waits: bool = False) -> asyncio.Future[T]:
         answer: asyncio.Future[T] = self._loop.create_future()
         # Whoever waits for money is not made to wait longer for what may free it.
         self._outbox.put(_Work(do, answer), waits=waits and not self._waiting)
-        return await answer
+        return answer
 
     # What is done, in the thread that writes.
 
@@ -320,9 +318,8 @@ class SqliteLedger:
                 for work in works:
                     answers.append((work, work.do()))
                 self._grant(wishes, answers, ended)
-                self._flush()
-                self._look_for_stops()
                 self._foretell(answers)
+                self._flush()
                 self._db.execute("COMMIT")
         except Exception as error:
             # Whatever it was: nothing of this batch is in the file, so nobody of it may be told otherwise.
@@ -405,6 +402,15 @@ class SqliteLedger:
         self._freed = True
         self._look_for_stops()
 
+    def _stop(self, key: str, reason: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO stop VALUES (?, ?, ?)", (key, reason, int(self._clock())))
+        self._look_for_stops()
+
+    def _resume(self, key: str) -> bool:
+        found = self._db.execute("DELETE FROM stop WHERE key = ?", (key,)).rowcount > 0
+        self._look_for_stops()
+        return found
+
     def _look_for_stops(self) -> None:
         stops = dict(self._db.execute("SELECT key, reason FROM stop ORDER BY key").fetchall())
         if stops != self._stops:
@@ -417,7 +423,6 @@ class SqliteLedger:
         self._new.clear()
         self._changed.clear()
         self._spend.clear()
-        self._calls.clear()
 
     def _spent_since(self, key: str, start: int) -> int:
         self._flush()
@@ -432,14 +437,12 @@ class SqliteLedger:
         if self._changed:
             self._db.executemany("UPDATE call SET spent = ?, state = ?, since = ? WHERE id = ?", self._changed)
             self._changed.clear()
-        if self._calls or self._spend:
-            rows = [(key, bucket, self._spend[key, bucket], self._calls[key, bucket]) for key, bucket in {**self._spend, **self._calls}]
+        if self._spend:
             self._db.executemany(
                 "INSERT INTO spend VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET micro = micro + excluded.micro, calls = calls + excluded.calls",
-                rows,
+                [(*key, *amounts) for key, amounts in self._spend.items()],
             )
             self._spend.clear()
-            self._calls.clear()
 
     def _hold(self, ask: Ask, micro: int) -> None:
         keys = budgets.keys_of(ask.subjects)
@@ -453,9 +456,11 @@ class SqliteLedger:
         self._freed = True
         self._changed.append((micro, state, int(self._clock()), hold_id))
         if state != "released":
+            bucket = hold.bucket
             for key in hold.keys:
-                self._spend[key, hold.bucket] += micro
-                self._calls[key, hold.bucket] += 1
+                amounts = self._spend[key, bucket]
+                amounts[0] += micro
+                amounts[1] += 1
         return True
 
     def _lose(self, hold_id: str) -> bool:
@@ -503,7 +508,7 @@ class SqliteLedger:
                 difference = statement[call_id] - spent
                 self._books.charge(keys.split("\n"), at, difference)
                 for key in keys.split("\n"):
-                    self._spend[key, at // BUCKET * BUCKET] += difference
+                    self._spend[key, at // BUCKET * BUCKET][0] += difference
                 self._changed.append((statement[call_id], "reconciled", int(self._clock()), call_id))
                 corrected += 1
                 total += difference

@@ -149,18 +149,14 @@ class Repeats:
     def __init__(self, most: int, period: float = 60.0) -> None:
         self.most = most
         self._period = period
-        self._seen: collections.OrderedDict[str, collections.deque[float]] = collections.OrderedDict()
+        self._seen: collections.OrderedDict[str, list[float]] = collections.OrderedDict()
 
     def add(self, sha256: str, now: float) -> bool:
         """Note a request; return whether it has come too often."""
-        times = self._seen.setdefault(sha256, collections.deque())
-        self._seen.move_to_end(sha256)
+        begun = now - self._period
+        times = [*(time for time in self._seen.pop(sha256, ()) if time >= begun), now]
+        repeated = len(times) > self.most
+        self._seen[sha256] = [] if repeated else times
         if len(self._seen) > self._KEPT:
             self._seen.popitem(last=False)
-        times.append(now)
-        while times[0] < now - self._period:
-            times.popleft()
-        if len(times) <= self.most:
-            return False
-        times.clear()
-        return True
+        return repeated

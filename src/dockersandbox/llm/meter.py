@@ -170,8 +170,8 @@ class Answer:
             return
         if not calls.whole(value) or not 0 <= value <= _ABSURD:
             self.wrong(f"{field} is {str(value)[:40]}")
-            return
-        self.counts[field] = max(value, self.counts.get(field, 0))
+        elif value > self.counts.get(field, -1):
+            self.counts[field] = value
 
     def wrong(self, problem: str, broken: bool = True) -> None:
         """Note a problem, and that what was told is not to be believed."""
@@ -187,9 +187,9 @@ class Meter:
         self.answer = Answer()
         self._call = call
         self._strip = call.injected and streamed
-        self._read = {"messages": _messages, "chat": _chat, "responses": _responses}[call.wire]
-        self._whole = None if streamed else bytearray()
-        self._events = Events()
+        self._read = _READERS[call.wire]
+        self._events = Events() if streamed else None
+        self._whole = bytearray()
         self._unpacker: Unpacker | None = None
         try:
             self._unpacker = Unpacker(encoding)
@@ -207,7 +207,7 @@ class Meter:
             return data
         try:
             plain = self._unpacker.feed(data)
-            if self._whole is not None:
+            if self._events is None:
                 self._whole += plain
                 if len(self._whole) > MOST_EVENT:
                     raise Unreadable(f"the answer has more than {MOST_EVENT} bytes")
@@ -222,9 +222,9 @@ class Meter:
         """Say that all has come; return what is still to be sent on."""
         rest = b""
         if self._unpacker is not None:
-            if self._whole is not None:
+            if self._events is None:
                 self.answer.shown = len(self._whole)
-                self._take(bytes(self._whole), whole=True)
+                self._take(self._whole, whole=True)
             else:
                 # Who ends without a blank line has still said what he said.
                 rest = self._event(self._events.end())
@@ -261,7 +261,7 @@ class Meter:
                 return b"data: " + msgspec.json.encode(content) + b"\n\n", data
         return _NO_USAGE.sub(b"", event), data
 
-    def _take(self, data: bytes, whole: bool) -> None:
+    def _take(self, data: bytes | bytearray, whole: bool) -> None:
         if data == b"[DONE]":
             self.answer.ended = True
             return
@@ -307,13 +307,12 @@ def _messages(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call
     iterations = usage.get("iterations")
     rounds = [_object(item) for item in iterations] if isinstance(iterations, list) else []
 
-    def count(key: str) -> t.Any:
-        if not rounds:
-            return usage.get(key)
+    def summed(key: str) -> t.Any:
         told = [item.get(key) for item in rounds]
         total = sum(value for value in told if calls.whole(value) and value > 0)
         return max(total, usage[key]) if calls.whole(usage.get(key)) and usage[key] >= 0 else usage.get(key, total or None)
 
+    count = summed if rounds else usage.get
     answer.note("input", count("input_tokens"))
     answer.note("cache_read", count("cache_read_input_tokens"))
     answer.note("output", count("output_tokens"))
@@ -389,6 +388,13 @@ def _openai(answer: Answer, usage: t.Any, inputs_key: str, outputs_key: str, sai
     answer.note("output", outputs)
 
 
+_READERS: dict[calls.Wire, t.Callable[[Answer, dict[str, t.Any], bool, Call], None]] = {
+    "messages": _messages,
+    "chat": _chat,
+    "responses": _responses,
+}
+
+
 class Charge(t.NamedTuple):
     """What to charge for a call: *micro* micro-dollars for *usage*; *estimated* upwards, or by what was told. *alarms*: why
     somebody should look, a word and a text each."""
@@ -443,4 +449,4 @@ def _dearest(tier: str, answered: str, usage: Usage, price: Price, prices: Price
             continue
         if found.source != "ceiling":
             costs.append(found.cost(usage, percent))
-    return max(costs, default=price.cost(usage, percent))
+    return max(costs or [price.cost(usage, percent)])

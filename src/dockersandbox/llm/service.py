@@ -42,8 +42,6 @@ _MOST_ERROR = 1 << 20
 _TRIES = 5
 _MOST_RUNS = 64
 
-T = t.TypeVar("T")
-
 
 @dataclasses.dataclass(slots=True)
 class Upstream:
@@ -76,13 +74,23 @@ class Box:
     def configure(self, settings: Settings) -> None:
         """Take its limits from *settings*; what was counted starts anew."""
         rates, breakers = settings.limits, settings.breakers
-        self.token = settings.sandboxes[self.name].token_sha256
+        self._token_sha256 = settings.sandboxes[self.name].token_sha256
+        self._token = b""
         self.team = settings.sandboxes[self.name].team or ""
         self.requests = limits.Bucket(rates.requests)
         self.tokens = limits.Bucket(rates.tokens)
         self.breaker = limits.Breaker(tripping(breakers.sandbox))
         self.velocity = limits.Velocity(breakers.velocity) if breakers.velocity else None
         self.repeats = limits.Repeats(breakers.repeats)
+
+    def knows(self, token: bytes) -> bool:
+        """Whether *token* is the sandbox's. Once it was found to be, it is not hashed again."""
+        if self._token and hmac.compare_digest(token, self._token):
+            return True
+        if not hmac.compare_digest(hashlib.sha256(token).hexdigest(), self._token_sha256):
+            return False
+        self._token = token
+        return True
 
 
 def tripping(rule: t.Any) -> limits.Tripping:
@@ -200,8 +208,8 @@ class Gateway:
 
     def _let_in(self, box: Box, request: web.BaseRequest, known: bool) -> None:
         """Check what is known before anything is read. Raises Refusal."""
-        given = hashlib.sha256(wire.token(request.headers).encode("utf-8", "surrogateescape")).hexdigest()
-        if not hmac.compare_digest(given, box.token):
+        given = wire.token(request.headers).encode("utf-8", "surrogateescape")
+        if not box.knows(given):
             raise Refusal(401, "token", "the token is not this sandbox's; it is in the environment as ANTHROPIC_AUTH_TOKEN and OPENAI_API_KEY")
         if self._closing:
             raise Refusal(503, "closing", "the gateway is being ended; try again soon", 5)
@@ -386,7 +394,9 @@ class Gateway:
     ) -> Exchange:
         """Hold the most that *call* can cost, and put it on record. Raises Refusal."""
         most = price.most(inputs, call.most_outputs, call.tools, call.kinds, call.percent)
-        least = price.most(inputs, min(call.least_outputs, call.most_outputs), call.tools, call.kinds, call.percent)
+        least = most
+        if call.least_outputs < call.most_outputs:
+            least = price.most(inputs, call.least_outputs, call.tools, call.kinds, call.percent)
         call_id = self._ids()
         subjects = {"sandbox": box.name, "host": self.settings.host, "model": price.model}
         if box.team:
@@ -406,9 +416,8 @@ class Gateway:
             except Refusal as refusal:
                 stopped.append(refusal)
                 return
-            recording.append(self._later(self._record(self._event(box, call, price, run, call_id, held))))
             # The ledger may fail by then, and nobody wait for it.
-            recording[0].add_done_callback(lambda done: done.cancelled() or done.exception())
+            recording.append(self._aside(self._record(self._event(box, call, price, run, call_id, held))))
 
         try:
             got = await self.ledger.reserve(Ask(call_id, at, subjects, most, least, upstream.provider), wait, decided)
@@ -443,7 +452,7 @@ class Gateway:
                 "trace_id": run or None,
                 "detail": {"call": call_id, "micro_dollars": 0},
             }
-            self._later(self._quietly(event))
+            self._aside(self._record(event))
 
     def _event(self, box: Box, call: Call, price: Price, run: str, call_id: str, got: Held) -> dict[str, t.Any]:
         detail: dict[str, t.Any] = {
@@ -490,7 +499,8 @@ class Gateway:
     # -- to the upstream and back
 
     def _headers(self, upstream: Upstream, request: web.BaseRequest, call_id: str) -> dict[str, str]:
-        headers = {name: value for name in wire.SENT_ON if (value := request.headers.get(name)) is not None}
+        given = request.headers
+        headers = {name: value for name in wire.SENT_ON if (value := given.get(name)) is not None}
         # Packed answers could be metered too, but not the way every upstream might pack them.
         headers |= {"accept-encoding": "identity", "content-type": "application/json", "x-client-request-id": call_id}
         return headers | upstream.headers
@@ -696,19 +706,19 @@ class Gateway:
         )
         usage = {f"{name}_tokens" if name not in _COUNTS else name: count for name, count in charge.usage._asdict().items() if count and name != "requests"}
         detail = {"micro_dollars": charge.micro, "held_micro_dollars": held, "estimated": charge.estimated, "answered_model": _plain(answer.model), **usage}
-        await self._report(exchange, "failure" if error else "success", error, detail)
+        self._report(exchange, "failure" if error else "success", error, detail)
         for word, text in charge.alarms:
             await self._alarm(exchange, word, text)
 
     async def _lost(self, exchange: Exchange, held: int, outcome: str) -> None:
         await self._surely(lambda: self.ledger.lose(exchange.id))
         self.metrics.failed(exchange.box.name, outcome)
-        await self._report(exchange, "unknown", outcome, {"held_micro_dollars": held})
+        self._report(exchange, "unknown", outcome, {"held_micro_dollars": held})
 
     async def _freed(self, exchange: Exchange, outcome: str) -> None:
         await self._give_back(exchange.id)
         self.metrics.failed(exchange.box.name, outcome)
-        await self._report(exchange, "failure", outcome, {"micro_dollars": 0})
+        self._report(exchange, "failure", outcome, {"micro_dollars": 0})
 
     async def _give_back(self, call_id: str) -> None:
         await self._surely(lambda: self.ledger.release(call_id))
@@ -723,7 +733,7 @@ class Gateway:
                 await asyncio.sleep(2**turn / 4)
         self.metrics.alarm("ledger")
 
-    async def _report(self, exchange: Exchange, outcome: str, reason: str, detail: dict[str, t.Any]) -> None:
+    def _report(self, exchange: Exchange, outcome: str, reason: str, detail: dict[str, t.Any]) -> None:
         event = {
             "action": "llm.charge",
             "class": "api_activity",
@@ -736,8 +746,7 @@ class Gateway:
             "trace_id": exchange.run or None,
             "detail": {"call": exchange.id, "duration_us": int((self._now() - exchange.begun) * 1_000_000), **detail},
         }
-        with contextlib.suppress(RecorderError):
-            await self._report_event(event)
+        self._aside(self._report_event(event))
 
     async def _alarm(self, exchange: Exchange | None, word: str, text: str) -> None:
         self.metrics.alarm(word)
@@ -767,17 +776,24 @@ class Gateway:
             "outcome": "success",
             "detail": {"before": change.before, "after": change.after},
         }
-        self._later(self._quietly(event))
+        self._aside(self._record(event))
 
-    async def _quietly(self, event: dict[str, t.Any]) -> None:
-        with contextlib.suppress(RecorderError):
-            await self._record(event)
+    def _aside(self, recorded: asyncio.Future[Ack]) -> asyncio.Future[Ack]:
+        """See to the end of what is being recorded, which perhaps nobody waits for."""
+        self._behind.add(recorded)
+        recorded.add_done_callback(self._heard)
+        return recorded
 
-    def _later(self, work: t.Awaitable[T]) -> asyncio.Future[T]:
-        future = asyncio.ensure_future(work, loop=self._loop)
-        self._behind.add(future)
-        future.add_done_callback(self._behind.discard)
-        return future
+    def _heard(self, done: asyncio.Future[Ack]) -> None:
+        self._behind.discard(done)
+        if not done.cancelled():
+            # An exception that nobody asked for would be complained of.
+            done.exception()
+
+    def _later(self, work: t.Coroutine[t.Any, t.Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
     # -- from outside
 
