@@ -167,10 +167,10 @@ def _key(name: str) -> bool:
 
 def _scalar(value: t.Any) -> str | None:
     kind = type(value)
-    if (kind is str and value.isascii()) or kind is bool:
-        return None
     if kind is str:
-        return _encodable(value)
+        return None if value.isascii() else _encodable(value)
+    if kind is bool:
+        return None
     if kind is int:
         return None if -INTEGERS <= value <= INTEGERS else f": {_shown(value)} is beyond 53 bits, which not every reader of JSON holds; use text"
     if kind is float:
@@ -186,6 +186,10 @@ def _flat(value: t.Any) -> str | None:
     for name, item in value.items():
         if not _key(name):
             return f": {_shown(name)} is no field's name"
+        # What is right, which nearly all is, is known at once.
+        kind = type(item)
+        if (kind is str and item.isascii()) or (kind is int and -INTEGERS <= item <= INTEGERS):
+            continue
         if problem := _scalar(item):
             return f".{name}{problem}"
     return None

@@ -18,6 +18,7 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import queue
@@ -40,6 +41,7 @@ _POLL = 0.05
 _IDLE_POLL = 0.5
 # How much longer than it may wait for money a call waits for the file.
 _PATIENCE = 10.0
+_LOOK = 0.5
 _DAY = 86400
 _TABLES = """
 CREATE TABLE spend (key TEXT NOT NULL, bucket INTEGER NOT NULL, micro INTEGER NOT NULL, calls INTEGER NOT NULL,
@@ -51,6 +53,15 @@ CREATE INDEX call_at ON call (at);
 CREATE TABLE budget (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE stop (key TEXT PRIMARY KEY, reason TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+# What is written of calls, and of what was spent; in braces the rows.
+_NEW = "INSERT INTO call VALUES {}"
+_CHANGED = (
+    "WITH new (spent, state, since, id) AS (VALUES {})"
+    " UPDATE call SET spent = new.spent, state = new.state, since = new.since FROM new WHERE call.id = new.id"
+)
+_SPENT = "INSERT INTO spend VALUES {} ON CONFLICT DO UPDATE SET micro = micro + excluded.micro, calls = calls + excluded.calls"
+_ROWS = 32
 
 T = t.TypeVar("T")
 
@@ -77,13 +88,13 @@ class Ledger(t.Protocol):
         *decided* may be called from the event loop with what is held when it is not durable yet, and may never be.
         """
 
-    def settle(self, hold_id: str, micro: int, estimated: bool = False) -> t.Awaitable[bool]:
+    def settle(self, hold_id: str, micro: int, estimated: bool = False) -> asyncio.Future[bool]:
         """Put what a call did cost in the place of its hold; False when nothing was held."""
 
-    def release(self, hold_id: str) -> t.Awaitable[bool]:
+    def release(self, hold_id: str) -> asyncio.Future[bool]:
         """Free the hold of a call that never left, or was refused by the upstream; False when nothing was held."""
 
-    def lose(self, hold_id: str) -> t.Awaitable[bool]:
+    def lose(self, hold_id: str) -> asyncio.Future[bool]:
         """Leave a hold charged whose call's cost is not known; False when nothing was held."""
 
     async def close(self) -> None:
@@ -159,6 +170,8 @@ class SqliteLedger:
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"{path}: {error}") from None
         self._loop = asyncio.get_running_loop()
+        self._asked: dict[asyncio.Future[t.Any], float] = {}
+        self._looks: asyncio.TimerHandle | None = None
         self._outbox: Outbox[_Wish | _Work] = Outbox(self._loop, self._queue.put)
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -201,16 +214,24 @@ class SqliteLedger:
         *decided* is called from the event loop with what is held, when that is not durable yet, and may never be.
         """
         answer: asyncio.Future[Held | Refused] = self._loop.create_future()
-        self._outbox.put(_Wish(ask, time.monotonic() + wait, answer, decided))
-        late = self._loop.call_later(wait + _PATIENCE, self._late, answer)
+        deadline = time.monotonic() + wait
+        self._outbox.put(_Wish(ask, deadline, answer, decided))
+        # One timer for all: each of its own would be set for nothing nearly always.
+        self._asked[answer] = deadline + _PATIENCE
+        if self._looks is None:
+            self._looks = self._loop.call_later(_LOOK, self._look)
         try:
             return await answer
         finally:
-            late.cancel()
+            del self._asked[answer]
 
-    def _late(self, answer: asyncio.Future[t.Any]) -> None:
-        if not answer.done():
-            answer.set_exception(LedgerError(f"{self.path}: does not answer"))
+    def _look(self) -> None:
+        """Tell those who have waited too long that nothing comes."""
+        now = time.monotonic()
+        for answer, deadline in self._asked.items():
+            if deadline <= now and not answer.done():
+                answer.set_exception(LedgerError(f"{self.path}: does not answer"))
+        self._looks = self._loop.call_later(_LOOK, self._look) if self._asked else None
 
     def settle(self, hold_id: str, micro: int, estimated: bool = False) -> asyncio.Future[bool]:
         """Put what a call did cost in the place of its hold; False when nothing was held. Raises LedgerError."""
@@ -263,6 +284,8 @@ class SqliteLedger:
 
     async def close(self) -> None:
         """Write all that was asked for, and end."""
+        if self._looks is not None:
+            self._looks.cancel()
         self._outbox.flush()
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
@@ -431,18 +454,19 @@ class SqliteLedger:
 
     def _flush(self) -> None:
         """Write what the transaction has gathered: a hundred calls of one sandbox are one row of its spend."""
-        if self._new:
-            self._db.executemany("INSERT INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", list(self._new.values()))
-            self._new.clear()
-        if self._changed:
-            self._db.executemany("UPDATE call SET spent = ?, state = ?, since = ? WHERE id = ?", self._changed)
-            self._changed.clear()
-        if self._spend:
-            self._db.executemany(
-                "INSERT INTO spend VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET micro = micro + excluded.micro, calls = calls + excluded.calls",
-                [(*key, *amounts) for key, amounts in self._spend.items()],
-            )
-            self._spend.clear()
+        self._write(_NEW, list(self._new.values()))
+        self._new.clear()
+        self._write(_CHANGED, self._changed)
+        self._changed.clear()
+        self._write(_SPENT, [(*key, *amounts) for key, amounts in self._spend.items()])
+        self._spend.clear()
+
+    def _write(self, statement: str, rows: t.Sequence[tuple[t.Any, ...]]) -> None:
+        # With each statement the interpreter goes to the other thread, and is waited for: so many rows have one.
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            places = ",".join([f"({','.join('?' * len(some[0]))})"] * len(some))
+            self._db.execute(statement.format(places), tuple(itertools.chain.from_iterable(some)))
 
     def _hold(self, ask: Ask, micro: int) -> None:
         keys = budgets.keys_of(ask.subjects)

@@ -39,7 +39,8 @@ _TICK = 0.25
 # A clock that differs by more than this from what has passed was set.
 _STEP = 30.0
 _MOST_ERROR = 1 << 20
-_TRIES = 5
+# Seconds after which what the ledger could not do is tried again.
+_PAUSES = (0.25, 0.5, 1.0, 2.0)
 _MOST_RUNS = 64
 
 
@@ -432,7 +433,7 @@ class Gateway:
             await self._on_record(recording[0])
             self._not_stopped(box, run)
         except BaseException:
-            self._later(self._give_back(call_id))
+            self._surely(lambda: self.ledger.release(call_id))
             raise
         task = asyncio.current_task(self._loop)
         assert task is not None
@@ -669,14 +670,16 @@ class Gateway:
         charge = meter.charge(exchange.call, answer, exchange.price, self.prices, exchange.upstream.provider, exchange.at, exchange.held)
         self._done(exchange, charge.micro, charge.usage)
         self._breaker_changed("sandbox", exchange.box.name, exchange.box.breaker.succeeded())
-        self._later(self._settled(exchange, answer, charge, exchange.held, outcome))
-        exchange.held = -1
+        held, exchange.held = exchange.held, -1
+        self._surely(
+            lambda: self.ledger.settle(exchange.id, charge.micro, charge.estimated), lambda: self._settled(exchange, answer, charge, held, outcome)
+        )
 
     def _lose(self, exchange: Exchange, outcome: str) -> None:
         self._done(exchange, exchange.held, None)
         exchange.box.breaker.left()
-        self._later(self._lost(exchange, exchange.held, outcome))
-        exchange.held = -1
+        held, exchange.held = exchange.held, -1
+        self._surely(lambda: self.ledger.lose(exchange.id), lambda: self._lost(exchange, held, outcome))
 
     def _free_hold(self, exchange: Exchange, outcome: str) -> None:
         self._done(exchange, 0, None)
@@ -684,8 +687,8 @@ class Gateway:
             exchange.box.breaker.left()
         else:
             self._breaker_changed("sandbox", exchange.box.name, exchange.box.breaker.failed(self._now(), "errors"))
-        self._later(self._freed(exchange, outcome))
         exchange.held = -1
+        self._surely(lambda: self.ledger.release(exchange.id), lambda: self._freed(exchange, outcome))
 
     def _done(self, exchange: Exchange, micro: int, usage: Usage | None) -> None:
         """Tell the sandbox's limits what a call came to."""
@@ -695,10 +698,9 @@ class Gateway:
         if box.velocity is not None and box.velocity.add(micro, now):
             self._breaker_changed("sandbox", box.name, box.breaker.trip(now, f"more than {dollars(box.velocity.most)} dollars a minute"))
 
-    async def _settled(self, exchange: Exchange, answer: meter.Answer, charge: meter.Charge, held: int, outcome: str) -> None:
-        await self._surely(lambda: self.ledger.settle(exchange.id, charge.micro, charge.estimated))
+    def _settled(self, exchange: Exchange, answer: meter.Answer, charge: meter.Charge, held: int, outcome: str) -> None:
         error = outcome or ("upstream_error" if answer.failed else "")
-        seconds = self._now() - exchange.begun
+        seconds = (exchange.ended or self._now()) - exchange.begun
         first = exchange.first - exchange.begun if exchange.first else None
         box = exchange.box
         self.metrics.answered(
@@ -708,30 +710,40 @@ class Gateway:
         detail = {"micro_dollars": charge.micro, "held_micro_dollars": held, "estimated": charge.estimated, "answered_model": _plain(answer.model), **usage}
         self._report(exchange, "failure" if error else "success", error, detail)
         for word, text in charge.alarms:
-            await self._alarm(exchange, word, text)
+            self._alarm(exchange, word, text)
 
-    async def _lost(self, exchange: Exchange, held: int, outcome: str) -> None:
-        await self._surely(lambda: self.ledger.lose(exchange.id))
+    def _lost(self, exchange: Exchange, held: int, outcome: str) -> None:
         self.metrics.failed(exchange.box.name, outcome)
         self._report(exchange, "unknown", outcome, {"held_micro_dollars": held})
 
-    async def _freed(self, exchange: Exchange, outcome: str) -> None:
-        await self._give_back(exchange.id)
+    def _freed(self, exchange: Exchange, outcome: str) -> None:
         self.metrics.failed(exchange.box.name, outcome)
         self._report(exchange, "failure", outcome, {"micro_dollars": 0})
 
-    async def _give_back(self, call_id: str) -> None:
-        await self._surely(lambda: self.ledger.release(call_id))
+    def _surely(self, act: t.Callable[[], asyncio.Future[bool]], then: t.Callable[[], None] = lambda: None) -> None:
+        """Do it, also when the ledger cannot at once, and *then* what follows."""
 
-    async def _surely(self, act: t.Callable[[], t.Awaitable[bool]]) -> None:
-        """Do it, also when the ledger cannot at once; what it never can stays charged."""
-        for turn in range(_TRIES):
-            try:
+        def tried(done: asyncio.Future[bool]) -> None:
+            self._behind.discard(done)
+            if done.cancelled() or done.exception() is not None:
+                self._later(self._again(act, then))
+            else:
+                then()
+
+        first = act()
+        self._behind.add(first)
+        first.add_done_callback(tried)
+
+    async def _again(self, act: t.Callable[[], asyncio.Future[bool]], then: t.Callable[[], None]) -> None:
+        """Do what the ledger could not; what it never can stays charged."""
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            with contextlib.suppress(LedgerError):
                 await act()
-                return
-            except LedgerError:
-                await asyncio.sleep(2**turn / 4)
-        self.metrics.alarm("ledger")
+                break
+        else:
+            self.metrics.alarm("ledger")
+        then()
 
     def _report(self, exchange: Exchange, outcome: str, reason: str, detail: dict[str, t.Any]) -> None:
         event = {
@@ -744,11 +756,11 @@ class Gateway:
             "reason": reason or None,
             "outcome": outcome,
             "trace_id": exchange.run or None,
-            "detail": {"call": exchange.id, "duration_us": int((self._now() - exchange.begun) * 1_000_000), **detail},
+            "detail": {"call": exchange.id, "duration_us": int(((exchange.ended or self._now()) - exchange.begun) * 1_000_000), **detail},
         }
         self._aside(self._report_event(event))
 
-    async def _alarm(self, exchange: Exchange | None, word: str, text: str) -> None:
+    def _alarm(self, exchange: Exchange | None, word: str, text: str) -> None:
         self.metrics.alarm(word)
         event: dict[str, t.Any] = {
             "action": "llm.alarm",
@@ -759,8 +771,7 @@ class Gateway:
         }
         if exchange is not None:
             event |= {"sandbox": exchange.box.name, "resource": exchange.price.model, "trace_id": exchange.run or None, "detail": {"call": exchange.id}}
-        with contextlib.suppress(RecorderError):
-            await self._record(event)
+        self._aside(self._record(event))
 
     def _breaker_changed(self, kind: str, name: str, change: limits.Change | None) -> None:
         if change is None:
@@ -839,7 +850,7 @@ class Gateway:
                     exchange.end("whole")
             drift = self._clock() - now
             if abs(drift - self._drift) > _STEP:
-                await self._alarm(None, "clock_step", f"the clock was set by {round(drift - self._drift)} s")
+                self._alarm(None, "clock_step", f"the clock was set by {round(drift - self._drift)} s")
                 self._drift = drift
 
     async def close(self, grace: float) -> None:
