@@ -24,12 +24,13 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 from bench import llm_parts
 from services.llms import TOKEN, Llm
-from services.recorders import Recorder
+from services.recorders import TOP, Recorder
 
 LITELLM = "litellm[proxy]==1.108.7"
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "llm-bench"
+CACHE = TOP / ".cache" / "llm-bench"
 ROUNDS = 3
 CALLS = 1500
 STREAMS = 200
@@ -119,7 +120,10 @@ def test_llm() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-llm-", dir="/var/tmp")))
         direct, peer = str(folder / "upstream.sock"), str(folder / "relay.sock")
         parts = [part("upstream", direct, processor=1), part("relay", peer, direct, processor=0)]
-        recorder = Recorder(folder / "recorder", senders=["host", "llm"], ration={"events": 10**7, "bytes": 10**10, "burst": 10})
+        # With the rules that a host has, which each event is looked through for.
+        rules = yaml.safe_load((TOP / "configs" / "logging.yml").read_text(encoding="utf-8"))
+        ration = {"events": 10**7, "bytes": 10**10, "burst": 10}
+        recorder = Recorder(folder / "recorder", senders=["host", "llm"], redaction=rules, ration=ration)
         llm = Llm(folder / "llm", {"url": "http://upstream", "provider": "simulated", "socket": direct}, recorder.path("llm"))
         try:
             recorder.start()

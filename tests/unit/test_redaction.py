@@ -171,6 +171,61 @@ def test_generated_secrets_never_come_through(redactor: redaction.Redactor, name
         assert again == found and more == {}, (put, found, again)
 
 
+@pytest.fixture(scope="module")
+def thorough(redactor: redaction.Redactor, folder: Path) -> redaction.Redactor:
+    """The same redactor without its short way for events that have nothing."""
+
+    class Thorough(redaction.Redactor):
+        def _nothing_in(self, event: dict[str, t.Any]) -> bool:
+            return False
+
+    return Thorough.load(CONFIG, folder, lambda: NOW)
+
+
+def small(rng: random.Random, put: t.Any) -> dict[str, t.Any]:
+    """Return an event as services send most of them, without lists, and with *put* somewhere in it."""
+    digest = rng.randbytes(32).hex()
+    detail: dict[str, t.Any] = {"call": digest[:32], "max_tokens": 64000, "stream": False, "price": "operator", "bytes": rng.randrange(11 * 10**10)}
+    event: dict[str, t.Any] = {"action": "llm.call", "actor": {"type": "sandbox", "name": "s"}, "request_sha256": digest, "trace_id": None, "detail": detail}
+    if rng.random() < 0.2 and isinstance(put, str):
+        detail[put] = rng.choice((1, True, "x", None))
+    else:
+        where = rng.choice((event, detail, event["actor"]))
+        where[rng.choice(("reason", "resource", "asked_model", "value", "name", "count"))] = put
+    return event
+
+
+@pytest.mark.parametrize("name", BY_SHAPE)
+def test_the_short_way_finds_what_the_long_one_does(redactor: redaction.Redactor, thorough: redaction.Redactor, name: str) -> None:
+    rng = random.Random(f"20261129 {name}")
+    for coding in [*CODINGS, *(["base64"] if RULES[name].get("base64") else [])]:
+        for _turn in range(5):
+            text, secret = shapes.sample(rng, RULES[name], ALLOWED)
+            event = small(rng, coded(rng, text) if coding == "base64" else CODINGS[coding](rng, text, secret))
+            found, counts = redactor(event)
+            assert (found, counts) == thorough(event), event
+            # What is shorter is not found in two pieces.
+            assert counts or len(secret) < 4, event
+
+
+def test_the_short_way_is_taken_for_what_has_nothing_and_for_nothing_else(redactor: redaction.Redactor, thorough: redaction.Redactor) -> None:
+    rng = random.Random(20261129)
+    words = ["llm.charge", "m", "näive", "4111 1111 1111 1111", "+49 30 1234567", "a\nb", "100%", "\\u0041", *HOST_SECRETS, "password", "Token"]
+    deep: t.Any = "x"
+    for _level in range(redaction.MOST_DEPTH + 1):
+        deep = {"a": deep}
+    short = 0
+    for turn in range(3000):
+        joined = rng.choice((" ", "", "=")).join(rng.choice(words) for _word in range(rng.randrange(3)))
+        put = rng.choice((joined, joined, rng.randbytes(16).hex(), rng.randrange(10**18), 1.5, {"a": joined, "value": joined}, [joined, "x"]))
+        event = small(rng, put)
+        short += redactor._nothing_in(event)
+        assert redactor(event) == thorough(event), (turn, event)
+    assert 100 < short < 2000
+    with pytest.raises(redaction.RedactionError, match="nested deeper"):
+        redactor(small(rng, deep))
+
+
 @pytest.mark.parametrize("name", "password DB_PASSWORD accessToken client-secret X-Api-Key Authorization stripe.secret_key pwd Set-Cookie".split())
 @pytest.mark.parametrize("value", ["correct horse battery staple", "hunter2", "p", "päss wörd", "-x"])
 def test_the_name_of_a_field_or_option_is_enough(redactor: redaction.Redactor, name: str, value: str) -> None:
