@@ -233,6 +233,31 @@ def test_a_lost_hold_that_is_old_counts_as_spent_and_can_still_be_put_right(tmp_
     run(path, find, limit=None, clock=lambda: now[0])
 
 
+def test_of_two_changes_of_a_call_in_one_transaction_the_last_one_holds(tmp_path: Path) -> None:
+    names = [f"{number:03}" for number in range(100)]
+
+    async def story(ledger: SqliteLedger) -> None:
+        for name in names:
+            await ledger.reserve(ask(name, 1))
+        turn = os.open(tmp_path / "ledger.db.turn", os.O_RDWR)
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        # The first one waits for its turn, and what comes meanwhile is done together.
+        first = asyncio.create_task(ledger.budgets())
+        await asyncio.sleep(0.1)
+        lost = [ledger.lose(name) for name in names]
+        last = asyncio.create_task(ledger.reconcile("sim", dict.fromkeys(names[:50], 3), NOON + 1))
+        await asyncio.sleep(0.1)
+        os.close(turn)
+        assert all(await asyncio.gather(*lost)) and await first
+        assert await last == Reconciled(50, 50, 0, 50 * 2 - 50)
+        found = await ledger.calls()
+        assert {name: found[name] for name in names} == {
+            name: ("reconciled", 1, 3) if name in names[:50] else ("released", 1, 0) for name in names
+        }
+
+    run(tmp_path / "ledger.db", story, limit=1000)
+
+
 def test_a_window_that_is_changed_neither_resets_nor_blocks(tmp_path: Path) -> None:
     async def story(ledger: SqliteLedger) -> None:
         for day in (2, 1, 0):

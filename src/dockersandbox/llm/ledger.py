@@ -150,7 +150,8 @@ class SqliteLedger:
         self._queue: queue.SimpleQueue[list[_Wish | _Work] | None] = queue.SimpleQueue()
         self._waiting: collections.deque[_Wish] = collections.deque()
         self._new: dict[str, tuple[t.Any, ...]] = {}
-        self._changed: list[tuple[t.Any, ...]] = []
+        # Of several changes of a call the last one holds: which of two rows an UPDATE goes by is not defined.
+        self._changed: dict[str, tuple[t.Any, ...]] = {}
         self._spend: collections.defaultdict[tuple[str, int], list[int]] = collections.defaultdict(lambda: [0, 0])
         self._freed = False
         self._seen = -1
@@ -456,7 +457,7 @@ class SqliteLedger:
         """Write what the transaction has gathered: a hundred calls of one sandbox are one row of its spend."""
         self._write(_NEW, list(self._new.values()))
         self._new.clear()
-        self._write(_CHANGED, self._changed)
+        self._write(_CHANGED, list(self._changed.values()))
         self._changed.clear()
         self._write(_SPENT, [(*key, *amounts) for key, amounts in self._spend.items()])
         self._spend.clear()
@@ -478,7 +479,7 @@ class SqliteLedger:
         if hold is None:
             return False
         self._freed = True
-        self._changed.append((micro, state, int(self._clock()), hold_id))
+        self._changed[hold_id] = (micro, state, int(self._clock()), hold_id)
         if state != "released":
             bucket = hold.bucket
             for key in hold.keys:
@@ -492,7 +493,7 @@ class SqliteLedger:
         if hold is None:
             return False
         hold.lost = True
-        self._changed.append((0, "lost", int(self._clock()), hold_id))
+        self._changed[hold_id] = (0, "lost", int(self._clock()), hold_id)
         return True
 
     def _care(self) -> None:
@@ -533,7 +534,7 @@ class SqliteLedger:
                 self._books.charge(keys.split("\n"), at, difference)
                 for key in keys.split("\n"):
                     self._spend[key, at // BUCKET * BUCKET][0] += difference
-                self._changed.append((statement[call_id], "reconciled", int(self._clock()), call_id))
+                self._changed[call_id] = (statement[call_id], "reconciled", int(self._clock()), call_id)
                 corrected += 1
                 total += difference
         self._freed = True
