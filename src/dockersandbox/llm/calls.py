@@ -260,8 +260,8 @@ def _object(raw: bytes, rules: Rules) -> Body:
 
 
 def whole(value: object) -> t.TypeGuard[int]:
-    """Whether *value*, out of JSON, is a whole number, which to Python true and false are as well."""
-    return type(value) is int
+    """Whether *value* is a whole number, which to Python true and false are as well."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _of(body: Body, key: str, kind: type[t.Any], default: t.Any) -> t.Any:
