@@ -37,7 +37,6 @@ class KnownSecrets:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
-        self._name = os.fspath(self._path)
         self._read(self._marked())
 
     def changed(self) -> bool:
@@ -60,7 +59,7 @@ class KnownSecrets:
 
     def _marked(self) -> tuple[int, int] | None:
         try:
-            found = os.lstat(self._name)
+            found = os.lstat(self._path)
         except FileNotFoundError:
             return None
         return found.st_ino, found.st_mtime_ns
