@@ -7,17 +7,17 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-failed=()
+names=()
+pids=()
+said=$(mktemp -d)
+trap 'rm -rf "$said"' EXIT
+# They run side by side: most take one processor.
 check() {
-    local name=$1 output
+    local name=$1
     shift
-    if output=$("$@" 2>&1); then
-        echo "lint: $name ok"
-    else
-        echo "$output"
-        echo "lint: $name FAILED"
-        failed+=("$name")
-    fi
+    "$@" >"$said/$name" 2>&1 &
+    names+=("$name")
+    pids+=($!)
 }
 
 # Scripts without a suffix are known by their first line.
@@ -34,15 +34,11 @@ mypy_all() {
 }
 
 ansible_doc_all() {
-    local status=0 file
-    for file in plugins/modules/*.py; do
-        [[ -e $file ]] || continue
-        ansible-doc -t module "dockersandbox.guardrails.$(basename "$file" .py)" >/dev/null || status=1
-    done
-    for file in roles/*/meta/argument_specs.yml; do
-        [[ -e $file ]] || continue
-        ansible-doc -t role "dockersandbox.guardrails.$(cut -d/ -f2 <<<"$file")" >/dev/null || status=1
-    done
+    local status=0 all
+    mapfile -t all < <(basename -as .py plugins/modules/*.py)
+    ansible-doc -t module "${all[@]/#/dockersandbox.guardrails.}" >/dev/null || status=1
+    mapfile -t all < <(basename -a roles/*)
+    ansible-doc -t role "${all[@]/#/dockersandbox.guardrails.}" >/dev/null || status=1
     return $status
 }
 
@@ -72,6 +68,17 @@ if [[ ${1:-} != quick ]]; then
     fi
 fi
 
+failed=()
+for number in "${!names[@]}"; do
+    name=${names[number]}
+    if wait "${pids[number]}"; then
+        echo "lint: $name ok"
+    else
+        cat "$said/$name"
+        echo "lint: $name FAILED"
+        failed+=("$name")
+    fi
+done
 if ((${#failed[@]})); then
     echo "lint: failed: ${failed[*]}" >&2
     exit 1
