@@ -479,12 +479,37 @@ def test_bodies_that_are_none(stand: Stand, body: bytes, status: int, reason: st
         ({"model": ""}, "model"),
         ({"mcp_servers": [{"url": "https://x"}]}, "not_allowed"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "server_tool"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x/?secret"}}]}]}, "server_tool"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_addition", "tool": {"definition": {"type": "mcp_toolset"}}}]}]}, "server_tool"),
+        ({"speed": "warp"}, "tier"),
     ],
 )
 def test_what_may_not_be_asked(stand: Stand, fields: dict[str, t.Any], reason: str) -> None:
     got = stand.llm.ask("/v1/messages", message(**fields))
     assert got.status in (400, 403) and got.reason == reason == got.json["error"]["reason"]
     assert stand.llm.ask("/v1/messages", message()).status == 200
+
+
+@pytest.mark.parametrize(
+    "fields", [{"mcp_servers": [{"url": "https://x"}]}, {"system": [{"type": "image", "source": {"type": "url", "url": "https://x/?secret"}}]}]
+)
+def test_what_may_not_be_asked_of_what_is_only_counted_either(stand: Stand, fields: dict[str, t.Any]) -> None:
+    got = stand.llm.ask("/v1/messages/count_tokens", message(**fields))
+    assert (got.status, got.json["error"]["type"]) == (403, "permission_error")
+    assert stand.llm.ask("/v1/messages/count_tokens", message()).status == 200
+
+
+def test_a_conversation_brings_no_tools_of_the_providers_along(stand: Stand) -> None:
+    tools = [{"type": "mcp", "server_label": "x", "server_url": "https://x"}]
+    more = [{"type": "additional_tools", "role": "developer", "tools": tools}, {"role": "user", "content": "hi"}]
+    got = stand.llm.ask("/v1/responses", {"model": "gpt-5", "max_output_tokens": 100, "input": more})
+    assert (got.status, got.json["error"]["code"]) == (403, "server_tool")
+
+
+def test_other_models_to_fall_back_on_are_left_out_and_that_is_said(stand: Stand) -> None:
+    got = stand.llm.ask("/v1/messages", message(fallbacks=[{"model": "claude-opus-4-6"}]))
+    assert (got.status, got.headers["x-guardrails-warning"]) == (200, "fallbacks is left out")
+    assert last(stand, "llm.call")["detail"]["left_out"] == "fallbacks"
 
 
 def test_n_10000(stand: Stand) -> None:

@@ -62,6 +62,17 @@ def test_names_that_may_be_models(name: str) -> None:
     assert read("messages", model=name).model == name
 
 
+MCP = {"type": "mcp", "server_label": "x", "server_url": "https://x"}
+
+
+def content(**part: t.Any) -> list[dict[str, t.Any]]:
+    return [{"role": "user", "content": [part]}]
+
+
+def added(definition: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+    return content(type="tool_addition", tool={"type": "tool_definition", "definition": definition})
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "reason", "text"),
     [
@@ -81,7 +92,7 @@ def test_names_that_may_be_models(name: str) -> None:
         ("chat", {"web_search_options": {"a": 1}}, "not_allowed", "web_search_options is not allowed"),
         ("messages", {"mcp_servers": [{"url": "https://x"}]}, "not_allowed", "mcp_servers is not allowed"),
         ("responses", {"background": True}, "not_allowed", "background is not allowed"),
-        ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "server_tool", "cost_server_tools allows it"),
+        ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "server_tool", "cost_rules.server_tools allows it"),
         ("messages", {"tools": [{"type": "something_new"}]}, "server_tool", "tools.0.: the provider would run 'something_new'"),
         ("messages", {"tools": [3]}, "tool", "tools.0.: is not a tool with a type"),
         ("messages", {"tools": "x"}, "value", "tools: 'x' is not a list"),
@@ -89,6 +100,40 @@ def test_names_that_may_be_models(name: str) -> None:
         ("responses", {"tools": [{"type": "image_generation"}]}, "server_tool", "'image_generation'"),
         ("chat", {"tools": [{"type": "web_search"}]}, "server_tool", "'web_search'"),
         ("messages", {"tools": [{"name": "a"}] * 5000}, "tool", "5000 are more than 4096"),
+        # A tool is one wherever it stands.
+        ("responses", {"input": [{"type": "additional_tools", "role": "developer", "tools": [MCP]}]}, "server_tool", "'additional_tools'.tools.0.: .* 'mcp'"),
+        ("responses", {"input": [{"type": "tool_search_output", "tools": [{"type": "web_search"}]}]}, "server_tool", "'web_search'"),
+        ("responses", {"tools": [{"type": "namespace", "name": "n", "tools": [MCP]}]}, "server_tool", "tools.0..tools.0.: .* 'mcp'"),
+        ("responses", {"input": [{"type": "tool_search_output", "tools": [{"type": "namespace", "tools": [MCP]}]}]}, "server_tool", "'mcp'"),
+        ("responses", {"input": [{"type": "additional_tools", "tools": {"type": "mcp"}}]}, "value", "is not a list"),
+        ("responses", {"tools": [{"type": "programmatic_tool_calling"}]}, "server_tool", "'programmatic_tool_calling'"),
+        ("messages", {"messages": added({"type": "web_search_20260318", "name": "web_search"})}, "server_tool", "'tool_addition'.definition.0.: .*web_search"),
+        ("messages", {"messages": added({"type": "mcp_toolset", "mcp_server_name": "x"})}, "server_tool", "'mcp_toolset'"),
+        ("messages", {"messages": added({"type": "advisor_20260301", "model": "claude-dear"})}, "server_tool", "'advisor_20260301'"),
+        # A shell of the provider's is not one of the agent's.
+        ("responses", {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}, "server_tool", "'shell'"),
+        ("responses", {"tools": [{"type": "shell", "environment": {"type": "container_reference", "container_id": "c"}}]}, "server_tool", "'shell'"),
+        ("responses", {"tools": [{"type": "shell", "environment": "container_auto"}]}, "server_tool", "'shell'"),
+        ("chat", {"tools": [{"type": "shell"}]}, "server_tool", "'shell'"),
+        # What the provider would fetch tells others what is in the link.
+        ("messages", {"messages": content(type="image", source={"type": "url", "url": "https://x/?secret"})}, "server_tool", "would fetch 'https://x/.secret'"),
+        ("messages", {"messages": content(type="document", source={"type": "url", "url": "http://x"})}, "server_tool", "server_tools allow web_fetch"),
+        ("messages", {"messages": content(type="tool_result", content=content(type="image", source={"url": "x"}))}, "server_tool", "would fetch"),
+        ("messages", {"system": [{"type": "image", "source": {"type": "url", "url": "https://x"}}]}, "server_tool", "would fetch"),
+        ("chat", {"messages": content(type="image_url", image_url={"url": "HTTPS://x"})}, "server_tool", "would fetch"),
+        ("chat", {"messages": content(type="image_url", image_url="https://x")}, "server_tool", "would fetch"),
+        ("chat", {"messages": content(type="video_url", video_url={"url": "https://x"})}, "server_tool", "would fetch"),
+        ("chat", {"messages": content(type="file", file={"file_url": "https://x"})}, "server_tool", "would fetch"),
+        ("responses", {"input": content(type="input_image", image_url="https://x")}, "server_tool", "would fetch"),
+        ("responses", {"input": content(type="input_file", file_url="https://x")}, "server_tool", "would fetch"),
+        ("responses", {"input": [{"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "https://x"}}]}, "server_tool", ""),
+        ("responses", {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": "https://x"}]}]}, "server_tool", ""),
+        ("chat", {"plugins": [{"id": "web"}]}, "not_allowed", "plugins is not allowed"),
+        ("chat", {"api_base": "https://x"}, "not_allowed", "api_base is not allowed: it asks for an answer from elsewhere"),
+        ("responses", {"base_url": "https://x"}, "not_allowed", "base_url is not allowed"),
+        ("responses", {"service_tier": "ultrafast"}, "tier", "service_tier: 'ultrafast' is not one whose price is known: auto, default"),
+        ("chat", {"service_tier": ["priority"]}, "tier", "service_tier: .'priority'. is not one"),
+        ("messages", {"speed": "warp"}, "tier", "speed: 'warp' is not one whose price is known: standard, fast"),
     ],
 )
 def test_what_may_not_be_asked(kind: calls.Wire, fields: dict[str, t.Any], reason: str, text: str) -> None:
@@ -155,6 +200,15 @@ def picture(data: str) -> list[dict[str, t.Any]]:
     return [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": data}}]}]
 
 
+PICTURE = picture("QUFB")[0]["content"]
+SCREEN = {"type": "computer_screenshot", "image_url": "data:image/png;base64," + "A" * 9999}
+
+
+def named_tools(count: int) -> list[dict[str, t.Any]]:
+    found = [{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "tool_reference", "tool_name": "t"}]}] * (count - 1)
+    return [{"role": "user", "content": [*found, {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "t"}}]}]
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "least", "most"),
     [
@@ -164,15 +218,30 @@ def picture(data: str) -> list[dict[str, t.Any]]:
         # A picture costs what pictures cost, not what its bytes would.
         ("messages", {"messages": picture("A" * 500_000)}, 16_384, 17_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": picture("A" * 500_000)[0]["content"]}]}]}, 16_384, 17_000),
-        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]}, 16_384, 17_000),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,QUFB"}}]}]}, 16_384, 17_000),
         ("responses", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64," + "A" * 9999}]}]}, 16_384, 17_000),
         # What lies at the provider, or is packed, is only limited by the model's context.
-        ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "https://x"}}]}]}, 200_000, 200_000),
+        ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]}, 200_000, 200_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "JVBE"}}]}]}, 200_000, 200_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "image", "file_id": "f"}]}]}, 16_384, 17_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "x" * 1000}}]}]}, 1000, 1400),
+        ("messages", {"thread": {"type": "continue", "previous_message_id": "msg_1"}}, 200_000, 200_000),
+        ("chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, 200_000, 200_000),
         ("responses", {"previous_response_id": "resp_1"}, 200_000, 200_000),
+        ("responses", {"conversation": {"id": "conv_1"}}, 200_000, 200_000),
+        ("responses", {"prompt": {"id": "pmpt_1"}}, 200_000, 200_000),
         ("responses", {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, 200_000, 200_000),
+        ("responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, 200_000, 200_000),
+        ("responses", {"input": [{"id": "msg_1"}]}, 200_000, 200_000),
+        ("responses", {"input": [{"type": "message", "id": "msg_1", "role": "user", "content": "x"}]}, 100, 400),
+        ("responses", {"input": [{"type": "image_generation_call", "id": "ig_1", "result": None}]}, 16_384, 17_000),
+        ("responses", {"input": [{"type": "computer_call_output", "output": SCREEN}]}, 16_384, 17_000),
+        # A picture within a document is one too.
+        ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "content", "content": PICTURE}}]}]}, 16_384, 17_000),
+        # A tool that is named is put there once more each time, and what is compacted is read twice.
+        ("messages", {"messages": named_tools(10), "tools": [{"name": "t", "description": "x" * 5000}]}, 55_000, 58_000),
+        ("messages", {"messages": [{"role": "user", "content": "x" * 5000}], "compaction": {"type": "summarize"}}, 10_000, 10_800),
+        ("responses", {"input": [{"role": "user", "content": "x" * 5000}, {"type": "compaction_trigger"}]}, 10_000, 10_800),
         # Never more than the model takes in, but as often as it does.
         ("messages", {"messages": [{"role": "user", "content": "x" * 500_000}]}, 200_000, 200_000),
     ],
@@ -194,6 +263,46 @@ def test_tools_of_the_provider_that_are_allowed_are_limited() -> None:
     assert [tool.get("max_uses") for tool in json.loads(call.encoded)["tools"]] == [3, 2, None]
     call = read("responses", SEARCHES, tools=[{"type": "web_search"}])
     assert (call.tools, json.loads(call.encoded)["max_tool_calls"]) == ({"web_searches": 3}, 3)
+    # Those that come with the conversation count as well.
+    more = [{"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]}]
+    call = read("responses", SEARCHES, tools=[{"type": "web_search"}], input=more)
+    assert (call.tools, call.rounds) == ({"web_searches": 6}, 7)
+
+
+def test_links_are_followed_where_fetching_is_allowed() -> None:
+    assert 16_384 <= read("chat", SEARCHES, messages=content(type="image_url", image_url={"url": "https://x/y.png"})).most_inputs(200_000) <= 17_000
+    assert read("messages", SEARCHES, messages=content(type="document", source={"type": "url", "url": "https://x"})).inputs is None
+
+
+def test_a_shell_is_the_agents_own_and_says_so() -> None:
+    for environment in ({}, {"environment": None}, {"environment": {"type": "local"}}):
+        call = read("responses", tools=[{"type": "shell", **environment}])
+        assert json.loads(call.encoded)["tools"] == [{"type": "shell", "environment": {"type": "local"}}]
+
+
+@pytest.mark.parametrize("more", [{"memory_limit": "64g"}, {"network_policy": {"type": "allowlist", "allowed_domains": ["x"]}}, {"network_policy": "any"}])
+def test_a_container_of_the_provider_is_no_more_than_is_paid_for(more: dict[str, t.Any]) -> None:
+    rules = Rules(server_tools={"code_interpreter": 2})
+    container = {"type": "auto", "memory_limit": "1g", "network_policy": {"type": "disabled"}}
+    assert read("responses", rules, tools=[{"type": "code_interpreter", "container": container}]).tools == {"code_executions": 2}
+    with pytest.raises(Refusal, match="a container with more than 1g or with a network"):
+        read("responses", rules, tools=[{"type": "code_interpreter", "container": {**container, **more}}])
+
+
+@pytest.mark.parametrize(("kind", "key"), [("messages", "fallbacks"), ("chat", "models")])
+def test_no_other_model_is_tried_after_the_one_that_is_paid_for(kind: calls.Wire, key: str) -> None:
+    for others, left_out in (([{"model": "claude-dear"}], (key,)), ("default", (key,)), ([], ())):
+        fields: dict[str, t.Any] = {key: others}
+        call = read(kind, **fields)
+        assert call.left_out == left_out and key not in json.loads(call.encoded)
+
+
+def test_what_is_only_counted_asks_for_nothing_else() -> None:
+    calls.read_count(json.dumps({**MESSAGE, "tools": [{"name": "mine"}]}).encode(), RULES)
+    for fields in ({"mcp_servers": [{"url": "https://x"}]}, {"messages": content(type="image", source={"type": "url", "url": "https://x"})}):
+        with pytest.raises(Refusal) as raised:
+            calls.read_count(json.dumps({**MESSAGE, **fields}).encode(), RULES)
+        assert raised.value.status == 403
 
 
 @pytest.mark.parametrize(
@@ -217,7 +326,8 @@ def test_the_usage_of_a_stream_is_asked_for(fields: dict[str, t.Any], injected: 
         ("messages", {"service_tier": "priority", "inference_geo": "us"}, "", 110),
         ("chat", {"service_tier": "priority"}, "priority", 100),
         ("responses", {"service_tier": "flex"}, "", 100),
-        ("chat", {"service_tier": ["priority"]}, "", 100),
+        ("chat", {"service_tier": "fast"}, "priority", 100),
+        ("responses", {"service_tier": "scale"}, "", 100),
     ],
 )
 def test_what_makes_it_dearer(kind: calls.Wire, fields: dict[str, t.Any], tier: str, percent: int) -> None:

@@ -366,6 +366,13 @@ def test_a_dearer_model_or_tier_that_answers_is_charged() -> None:
         assert [word for word, _text in charge.alarms] == (["above_hold"] if micro > HELD else [])
 
 
+def test_a_tier_without_a_known_price_is_charged_as_what_was_held() -> None:
+    whole: Json = {"object": "response", "model": "small", "service_tier": "ultrafast", "usage": {"input_tokens": 10, "output_tokens": 20}}
+    charge, _sent = measured(call("responses"), json.dumps(whole).encode(), streamed=False)
+    assert (charge.micro, charge.estimated) == (HELD, True)
+    assert charge.alarms == (("tier_unknown", "it was served as 'ultrafast', whose price is not known"),)
+
+
 def test_where_it_was_answered_has_its_price() -> None:
     for geo, micro in (("us", 231), ("global", 210), (None, 210)):
         whole: Json = {"type": "message", "model": "small", "usage": {"input_tokens": 10, "output_tokens": 20, "inference_geo": geo}}

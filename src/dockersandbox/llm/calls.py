@@ -15,7 +15,7 @@ import typing as t
 
 import msgspec
 
-from dockersandbox.llm.prices import DEARER, INPUTS, OUTPUTS
+from dockersandbox.llm.prices import INPUTS, OUTPUTS, STANDARD
 
 Body = dict[str, t.Any]
 Wire = t.Literal["messages", "chat", "responses"]
@@ -38,7 +38,7 @@ _LIMITS: dict[Wire, tuple[str, ...]] = {
 }
 # Tools that the agent runs itself, by the beginning of their type.
 _OWN_TOOLS: dict[Wire, tuple[str, ...]] = {
-    "messages": ("custom", "bash_", "text_editor_", "computer_", "memory_"),
+    "messages": ("custom", "bash_", "text_editor_", "computer_", "browser_", "memory_"),
     "chat": ("function", "custom"),
     "responses": ("function", "custom", "local_shell", "shell", "apply_patch", "computer", "namespace", "tool_search"),
 }
@@ -52,11 +52,34 @@ SERVER_TOOLS = {
     "tool_search_tool": "",
 }
 # What would go on, or be kept, at the provider where nobody counts it.
+_ELSEWHERE = {
+    "plugins": "work that the provider would do besides",
+    "api_base": "an answer from elsewhere",
+    "base_url": "an answer from elsewhere",
+}
 _REFUSED_KEYS: dict[Wire, dict[str, str]] = {
     "messages": {"mcp_servers": "servers that the provider would connect to", "container": "a container at the provider"},
-    "chat": {"web_search_options": "searches whose number cannot be limited"},
-    "responses": {"background": "an answer that is made later"},
+    "chat": {"web_search_options": "searches whose number cannot be limited", **_ELSEWHERE},
+    "responses": {"background": "an answer that is made later", **_ELSEWHERE},
 }
+# Other models that the provider would try after this one. Without them a call that is declined is, and its client may ask again.
+_LEFT_OUT = ("fallbacks", "models")
+# Where a call says how fast it is to be served → which price that has. What is slower is charged as such once the answer says so.
+_SPEEDS: dict[Wire, tuple[str, dict[str, str]]] = {
+    "messages": ("speed", {"standard": STANDARD, "fast": "fast"}),
+    "chat": (
+        "service_tier",
+        {"auto": STANDARD, "default": STANDARD, "flex": STANDARD, "scale": STANDARD, "on_demand": STANDARD, "priority": "priority", "fast": "priority"},
+    ),
+}
+_SPEEDS["responses"] = _SPEEDS["chat"]
+# What an answer may say of how it was served, so that its price is known.
+SERVED = frozenset({STANDARD, *_SPEEDS["messages"][1], *_SPEEDS["chat"][1]})
+# Conversations that are kept at the provider, and what it makes a part of this one.
+_KEPT: dict[Wire, tuple[str, ...]] = {"messages": ("thread",), "chat": (), "responses": ("previous_response_id", "conversation", "prompt")}
+# What the provider would fetch where it is a link, and not the thing itself.
+_LINKS = ("image_url", "file_url", "video_url", "audio_url")
+_HOLDERS = frozenset({*_LINKS, "source", "file", "input_audio"})
 
 
 # What the tokens of every call may be charged as.
@@ -96,7 +119,7 @@ class Call:
     one choice may have and *least* what that can be cut down to, *choices* how many of them there are, *extra* what may be
     charged as output besides. *rounds*: how often the provider may read it all. *kinds* are the fields of a usage that tokens
     may be charged as. *thinks*: whether tokens may come out that no answer shows. *injected*: whether a usage was asked for
-    that the client did not ask for.
+    that the client did not ask for. *left_out* are the keys that are not sent on.
     """
 
     wire: Wire
@@ -119,6 +142,7 @@ class Call:
     injected: bool
     clamped: bool
     hour: bool
+    left_out: tuple[str, ...]
     encoded: bytes
 
     def most_inputs(self, context: int) -> int:
@@ -167,10 +191,10 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
     body = _object(raw, rules)
     model = model_name(body)
     stream = _of(body, "stream", bool, False)
-    for key, what in _REFUSED_KEYS[wire].items():
-        if body.get(key):
-            raise Refusal(403, "not_allowed", f"{key} is not allowed: it asks for {what}")
-    rounds, tools = _tools(wire, body, rules)
+    left_out = tuple(key for key in _LEFT_OUT if body.pop(key, None))
+    parts = list(_parts(body))
+    offered = list(_offered(body, parts))
+    rounds, tools = _asked(wire, body, parts, offered, rules)
     choices = _choices(wire, body, rules)
     outputs, clamped = _outputs(wire, body, rules)
     injected = False
@@ -190,8 +214,8 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
         kinds.append("cache_write_1h")
     if b"audio" in encoded:
         kinds += ["input_audio", "output_audio"]
-    compacts = b'"context_management"' in encoded and b'"compact' in encoded
-    inputs = _inputs(wire, body, encoded)
+    compacts = b'"compact' in encoded and bool(body.get("context_management") or body.get("compaction") or b'"compaction_trigger"' in encoded)
+    inputs = _inputs(wire, body, parts, offered, encoded)
     prediction = body.get("prediction") if wire == "chat" else None
     thinking = body.get("thinking")
     floor = 2 * _THOUGHT if isinstance(thinking, dict) and thinking.get("type") == "enabled" else 1
@@ -217,6 +241,7 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
         injected=injected,
         clamped=clamped,
         hour=hour,
+        left_out=left_out,
         encoded=encoded,
     )
 
@@ -225,6 +250,8 @@ def read_count(raw: bytes, rules: Rules) -> Body:
     """Return the body *raw* of a request to count tokens, which costs nothing. Raises Refusal."""
     body = _object(raw, rules)
     model_name(body)
+    parts = list(_parts(body))
+    _asked("messages", body, parts, list(_offered(body, parts)), rules)
     return body
 
 
@@ -310,55 +337,103 @@ def _outputs(wire: Wire, body: Body, rules: Rules) -> tuple[int, bool]:
 
 
 def _tier(wire: Wire, body: Body) -> str:
-    value = body.get("speed") if wire == "messages" else body.get("service_tier")
-    return value if isinstance(value, str) and value in DEARER else ""
+    key, known = _SPEEDS[wire]
+    value = body.get(key)
+    if value is None:
+        return STANDARD
+    if not isinstance(value, str) or value not in known:
+        raise Refusal(400, "tier", f"{key}: {_shown(value)} is not one whose price is known: {', '.join(known)}")
+    return known[value]
 
 
-def _tools(wire: Wire, body: Body, rules: Rules) -> tuple[int, dict[str, int]]:
-    """Return how often the provider may read what goes in, and how often it may use which of its tools."""
-    tools = _of(body, "tools", list, None)
-    if not tools:
-        return 1, {}
-    if len(tools) > _MOST_TOOLS:
-        raise Refusal(400, "tool", f"tools: {len(tools)} are more than {_MOST_TOOLS}")
-    uses: dict[str, int] = {}
+def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t.Any]], rules: Rules) -> tuple[int, dict[str, int]]:
+    """Return how often the provider may read what goes in, and how often it may use which of its tools. Raises Refusal."""
+    for key, what in _REFUSED_KEYS[wire].items():
+        if body.get(key):
+            raise Refusal(403, "not_allowed", f"{key} is not allowed: it asks for {what}")
+    link = next(filter(None, map(_link, parts)), "")
+    if link and "web_fetch" not in rules.server_tools:
+        text = f"the provider would fetch {_shown(link)} where nobody sees it: send what is there, or have cost_rules.server_tools allow web_fetch"
+        raise Refusal(403, "server_tool", text)
     rounds = 1
-    for index, tool in enumerate(tools):
-        kind = tool.get("type", "custom" if wire == "messages" else None) if isinstance(tool, dict) else None
-        if not isinstance(kind, str):
-            raise Refusal(400, "tool", f"tools[{index}]: is not a tool with a type")
-        if kind.startswith(_OWN_TOOLS[wire]):
+    uses: dict[str, int] = {}
+    if len(offered) > _MOST_TOOLS:
+        raise Refusal(400, "tool", f"tools: {len(offered)} are more than {_MOST_TOOLS}")
+    for where, tool in offered:
+        word = _run_there(wire, where, tool)
+        if not word:
             continue
-        word = next((word for word in SERVER_TOOLS if kind.startswith(word)), kind)
         if wire == "chat" or word not in rules.server_tools or word not in SERVER_TOOLS:
-            raise Refusal(403, "server_tool", f"tools[{index}]: the provider would run {_shown(kind)} where nobody sees it; cost_server_tools allows it")
+            raise Refusal(403, "server_tool", f"{where}: the provider would run {_shown(word)} where nobody sees it; cost_rules.server_tools allows it")
         most = rules.server_tools[word]
-        if wire == "messages":
-            asked = _of(tool, "max_uses", int, most)
-            most = max(1, min(most, asked))
-            tool["max_uses"] = most
-        else:
-            most = max(1, min(most, _of(body, "max_tool_calls", int, most)))
-            body["max_tool_calls"] = most
+        limited, key = (tool, "max_uses") if wire == "messages" else (body, "max_tool_calls")
+        limited[key] = most = max(1, min(most, _of(limited, key, int, most)))
         rounds += most
         if SERVER_TOOLS[word]:
             uses[SERVER_TOOLS[word]] = uses.get(SERVER_TOOLS[word], 0) + most
     return rounds, uses
 
 
-def _inputs(wire: Wire, body: Body, encoded: bytes) -> int | None:
+def _offered(body: Body, parts: list[Body]) -> t.Iterator[tuple[str, t.Any]]:
+    """Yield each tool that is offered, and where it stands: a conversation may bring some along, and a tool hold others."""
+    waiting = [("tools", body.get("tools"))]
+    for part in parts:
+        if "tools" in part:
+            waiting.append((f"{_shown(part.get('type'))}.tools", part["tools"]))
+        change = part.get("tool")
+        if isinstance(change, dict) and "definition" in change:
+            waiting.append((f"{_shown(part.get('type'))}.definition", [change["definition"]]))
+    while waiting:
+        place, tools = waiting.pop()
+        for index, tool in enumerate(_of({place: tools}, place, list, [])):
+            where = f"{place}[{index}]"
+            yield where, tool
+            if isinstance(tool, dict) and tool.get("tools"):
+                waiting.append((f"{where}.tools", tool["tools"]))
+
+
+def _run_there(wire: Wire, where: str, tool: t.Any) -> str:
+    """Return the word by which an operator allows a *tool* that the provider runs; "" for one that the agent runs. Raises Refusal."""
+    kind = tool.get("type", "custom" if wire == "messages" else None) if isinstance(tool, dict) else None
+    if not isinstance(kind, str):
+        raise Refusal(400, "tool", f"{where}: is not a tool with a type")
+    if wire == "responses" and kind == "shell":
+        # Where it is if nobody says so is the provider's affair.
+        place = tool["environment"] = tool.get("environment") or {"type": "local"}
+        return "" if isinstance(place, dict) and place.get("type") == "local" else kind
+    if kind.startswith(_OWN_TOOLS[wire]):
+        return ""
+    box = _object_of(tool, "container")
+    if box.get("memory_limit") not in (None, "1g") or box.get("network_policy") not in (None, {"type": "disabled"}):
+        raise Refusal(403, "server_tool", f"{where}: a container with more than 1g or with a network is more than cost_rules.server_tools allows")
+    return next((word for word in SERVER_TOOLS if kind.startswith(word)), kind)
+
+
+def _inputs(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t.Any]], encoded: bytes) -> int | None:
     """Return the most tokens that go in; None when only the model's context limits them."""
-    inputs: int | None = len(encoded) + _FRAME + (_TOOLS if body.get("tools") else 0)
-    if wire == "responses" and any(body.get(key) for key in ("previous_response_id", "conversation", "prompt")):
-        inputs = None
-    for part in _parts(body):
+    if any(body.get(key) for key in _KEPT[wire]):
+        return None
+    inputs = len(encoded) + _FRAME + (_TOOLS if offered else 0)
+    named = 0
+    for part in parts:
         tokens, size = _media(part)
-        inputs = None if tokens is None or inputs is None else inputs + tokens - size
+        if tokens is None:
+            return None
+        inputs += tokens - size
+        named += part.get("type") in ("tool_reference", "tool_addition")
+    if named:
+        # A tool that a conversation names is put there, as often as it does.
+        inputs += named * max((len(msgspec.json.encode(tool)) for _where, tool in offered), default=0)
     return inputs
 
 
+def _object_of(part: Body, key: str) -> Body:
+    value = part.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def _parts(body: Body) -> t.Iterator[Body]:
-    """Yield the parts of the conversation that are objects, those within results of tools too."""
+    """Yield the parts of the conversation that are objects, those within results of tools and within documents too."""
     waiting: list[t.Any] = [body.get("system"), body.get("messages"), body.get("input")]
     while waiting:
         value = waiting.pop()
@@ -366,23 +441,38 @@ def _parts(body: Body) -> t.Iterator[Body]:
             waiting += value
         elif isinstance(value, dict):
             yield value
-            waiting += [value.get("content"), value.get("output")]
+            waiting += [value.get("content"), value.get("output"), value.get("tool_references"), _object_of(value, "source").get("content")]
+
+
+def _link(part: Body) -> str:
+    """Return the link in *part* that the provider would follow, "" for none."""
+    if _HOLDERS.isdisjoint(part):
+        return ""
+    found = [part.get(key) for key in _LINKS]
+    for holder in _HOLDERS.intersection(part):
+        inner = _object_of(part, holder)
+        found += [inner.get(key) for key in ("url", *_LINKS)]
+    return next((link for link in found if isinstance(link, str) and link and not link.startswith("data:")), "")
 
 
 def _media(part: Body) -> tuple[int | None, int]:
     """Return the most tokens that a picture or a file in *part* is (None: the context), and the bytes of the body that it takes."""
     kind = part.get("type")
-    if kind in ("image", "image_url", "input_image"):
-        source = part.get("source") or part.get("image_url") or part.get("data") or ""
+    if kind in _PICTURES:
+        source = part.get("source") or part.get("image_url") or part.get("data") or part.get("result") or ""
         data = source.get("data") or source.get("url") or "" if isinstance(source, dict) else source
         size = len(data) if isinstance(data, str) else 0
         return _PICTURE, size
     if kind in ("document", "file", "input_file"):
         source = part.get("source") or part.get("file") or part
-        inside = isinstance(source, dict) and (source.get("type") in ("text", "content") or any(source.get(key) for key in ("data", "file_data")))
         # A page costs its text and its picture, however few bytes a compressed file has: only plain text is bounded by its size.
-        plain = inside and isinstance(source, dict) and source.get("type") in ("text", "content")
+        plain = isinstance(source, dict) and source.get("type") in ("text", "content")
         return (0, 0) if plain else (None, 0)
-    if kind == "container_upload" or part.get("file_id"):
+    # What was said before, and only has its name here.
+    named = kind == "item_reference" or (kind is None and "id" in part and "role" not in part) or "id" in _object_of(part, "audio")
+    if named or kind == "container_upload" or part.get("file_id"):
         return None, 0
     return 0, 0
+
+
+_PICTURES = ("image", "image_url", "input_image", "computer_screenshot", "image_generation_call")

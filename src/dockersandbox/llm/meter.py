@@ -423,6 +423,9 @@ def charge(call: Call, answer: Answer, price: Price, prices: Prices, provider: s
             micro = min(held, price.cost(guessed, call.percent))
             return Charge(micro, guessed, True, tuple(alarms))
         return Charge(held, usage, True, tuple(alarms))
+    if answer.tier not in calls.SERVED:
+        alarms.append(("tier_unknown", f"it was served as {answer.tier!r}, whose price is not known"))
+        return Charge(held, usage, True, tuple(alarms))
     percent = 110 if answer.geo == "us" else 100 if answer.geo else call.percent
     micro = _dearest(answer.tier or call.tier, answer.model, usage, price, prices, provider, at, percent)
     if micro > held:

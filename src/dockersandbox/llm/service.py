@@ -374,8 +374,8 @@ class Gateway:
         notes = {wire.CALL: exchange.id}
         if call.clamped:
             notes[wire.LIMITED] = str(call.outputs)
-        if exchange.over:
-            notes[wire.WARNING] = "; ".join(f"budget {name} is over" for name in exchange.over)
+        if warnings := [*(f"budget {name} is over" for name in exchange.over), *(f"{key} is left out" for key in call.left_out)]:
+            notes[wire.WARNING] = "; ".join(warnings)
         return exchange, notes
 
     def _price(self, upstream: Upstream, call: Call, at: int) -> Price:
@@ -467,6 +467,8 @@ class Gateway:
         }
         if call.clamped:
             detail["clamped"] = True
+        if call.left_out:
+            detail["left_out"] = ",".join(call.left_out)
         if got.over:
             detail["over_soft_budgets"] = ",".join(got.over)
         return {
