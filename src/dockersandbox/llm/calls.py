@@ -432,6 +432,9 @@ def _object_of(part: Body, key: str) -> Body:
     return value if isinstance(value, dict) else {}
 
 
+_WITHIN = frozenset({"content", "output", "tool_references", "source"})
+
+
 def _parts(body: Body) -> t.Iterator[Body]:
     """Yield the parts of the conversation that are objects, those within results of tools and within documents too."""
     waiting: list[t.Any] = [body.get("system"), body.get("messages"), body.get("input")]
@@ -441,7 +444,11 @@ def _parts(body: Body) -> t.Iterator[Body]:
             waiting += value
         elif isinstance(value, dict):
             yield value
-            waiting += [value.get("content"), value.get("output"), value.get("tool_references"), _object_of(value, "source").get("content")]
+            # In a long conversation there are thousands, and most hold a text.
+            for key in _WITHIN.intersection(value):
+                inner = value[key]
+                if not isinstance(inner, str):
+                    waiting.append(_object_of(value, key).get("content") if key == "source" else inner)
 
 
 def _link(part: Body) -> str:
@@ -458,7 +465,7 @@ def _link(part: Body) -> str:
 def _media(part: Body) -> tuple[int | None, int]:
     """Return the most tokens that a picture or a file in *part* is (None: the context), and the bytes of the body that it takes."""
     kind = part.get("type")
-    if kind in _PICTURES:
+    if kind in ("image", "image_url", "input_image", "computer_screenshot", "image_generation_call"):
         source = part.get("source") or part.get("image_url") or part.get("data") or part.get("result") or ""
         data = source.get("data") or source.get("url") or "" if isinstance(source, dict) else source
         size = len(data) if isinstance(data, str) else 0
@@ -469,10 +476,7 @@ def _media(part: Body) -> tuple[int | None, int]:
         plain = isinstance(source, dict) and source.get("type") in ("text", "content")
         return (0, 0) if plain else (None, 0)
     # What was said before, and only has its name here.
-    named = kind == "item_reference" or (kind is None and "id" in part and "role" not in part) or "id" in _object_of(part, "audio")
+    named = kind == "item_reference" or (kind is None and "id" in part and "role" not in part) or ("audio" in part and "id" in _object_of(part, "audio"))
     if named or kind == "container_upload" or part.get("file_id"):
         return None, 0
     return 0, 0
-
-
-_PICTURES = ("image", "image_url", "input_image", "computer_screenshot", "image_generation_call")
