@@ -128,6 +128,7 @@ def added(definition: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         ("responses", {"input": content(type="input_file", file_url="https://x")}, "server_tool", "would fetch"),
         ("responses", {"input": [{"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "https://x"}}]}, "server_tool", "see"),
         ("responses", {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": "https://x"}]}]}, "server_tool", "see"),
+        ("chat", {"model": "gpt-4o-Search-preview"}, "server_tool", "gpt-4o-Search-preview: the provider would search"),
         ("chat", {"plugins": [{"id": "web"}]}, "not_allowed", "plugins is not allowed"),
         ("chat", {"api_base": "https://x"}, "not_allowed", "api_base is not allowed: it asks for an answer from elsewhere"),
         ("responses", {"base_url": "https://x"}, "not_allowed", "base_url is not allowed"),
@@ -267,6 +268,11 @@ def test_tools_of_the_provider_that_are_allowed_are_limited() -> None:
     more = [{"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]}]
     call = read("responses", SEARCHES, tools=[{"type": "web_search"}], input=more)
     assert (call.tools, call.rounds) == ({"web_searches": 6}, 7)
+
+
+def test_a_model_that_always_searches_is_paid_for_that() -> None:
+    call = read("chat", SEARCHES, model="gpt-4o-search-preview", n=2)
+    assert (call.tools, call.most_inputs(128_000)) == ({"web_searches": 2}, 256_000)
 
 
 def test_links_are_followed_where_fetching_is_allowed() -> None:

@@ -366,6 +366,16 @@ def test_a_dearer_model_or_tier_that_answers_is_charged() -> None:
         assert [word for word, _text in charge.alarms] == (["above_hold"] if micro > HELD else [])
 
 
+def test_a_model_that_always_searches_is_charged_for_that() -> None:
+    body = {"model": "gpt-x-search", "n": 2, "messages": []}
+    asked = calls.read("chat", json.dumps(body).encode(), calls.Rules(server_tools={"web_search": 1}))
+    usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+    reader = Meter(asked, False)
+    reader.feed(json.dumps({"model": "gpt-x-search", "choices": [], "usage": usage}).encode())
+    reader.end()
+    assert reader.answer.counts == {"input": 10, "output": 20, "web_searches": 2}
+
+
 def test_a_tier_without_a_known_price_is_charged_as_what_was_held() -> None:
     whole: Json = {"object": "response", "model": "small", "service_tier": "ultrafast", "usage": {"input_tokens": 10, "output_tokens": 20}}
     charge, _sent = measured(call("responses"), json.dumps(whole).encode(), streamed=False)

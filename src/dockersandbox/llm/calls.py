@@ -196,6 +196,11 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
     offered = list(_offered(body, parts))
     rounds, tools = _asked(wire, body, parts, offered, rules)
     choices = _choices(wire, body, rules)
+    if wire == "chat" and "-search" in model.lower():
+        # Such a model looks things up whether it is asked to or not, once for each answer, and does not say so.
+        if "web_search" not in rules.server_tools:
+            raise Refusal(403, "server_tool", f"{model}: the provider would search where nobody sees it; cost_rules.server_tools allows it as web_search")
+        rounds, tools = 2, {SERVER_TOOLS["web_search"]: choices}
     outputs, clamped = _outputs(wire, body, rules)
     injected = False
     if wire == "chat" and stream:

@@ -332,9 +332,11 @@ def _messages(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call
     answer.note("code_executions", tools.get("code_execution_requests"))
 
 
-def _chat(answer: Answer, content: dict[str, t.Any], whole: bool, _call: Call) -> None:
+def _chat(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call) -> None:
     if content.get("error"):
         answer.failed = answer.ended = True
+    for tool, uses in call.tools.items():
+        answer.note(tool, uses)
     answer.model = _text(content.get("model")) or answer.model
     answer.tier = _text(content.get("service_tier")) or answer.tier
     answer.ended = answer.ended or whole
