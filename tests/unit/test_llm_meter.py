@@ -312,6 +312,10 @@ def test_a_usage_of_nothing_for_something_is_none() -> None:
         assert (charge.micro, charge.estimated) == (HELD, True)
 
 
+THOUGHT = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}}
+REDACTED = {"type": "content_block_start", "index": 0, "content_block": {"type": "redacted_thinking", "data": ""}}
+
+
 @pytest.mark.parametrize(
     ("content", "thinks", "micro"),
     [
@@ -321,6 +325,8 @@ def test_a_usage_of_nothing_for_something_is_none() -> None:
         (sse(start(input_tokens=10, output_tokens=1), STOP), False, 10 + 10 * sum(map(len, map(json.dumps, (start(input_tokens=10, output_tokens=1), STOP))))),
         # ... unless something was thought that was not shown.
         (sse(start(input_tokens=10, output_tokens=1), STOP), True, HELD),
+        (sse(start(input_tokens=10, output_tokens=1), THOUGHT, STOP), False, HELD),
+        (sse(start(input_tokens=10, output_tokens=1), REDACTED, STOP), False, HELD),
         # Never more than was held.
         (sse(start(input_tokens=10, output_tokens=1), *[TEXT] * 500, STOP), False, 10 + 4000),
         (b"not a stream at all", False, HELD),

@@ -149,6 +149,7 @@ class Answer:
     """What is known of an answer: *counts* by the fields of a usage, and whether any, or the final ones, were *told*.
 
     *broken*: what was told cannot be true. *ended*: by its own word. *shown*: how many bytes of it there are at the most.
+    *thought*: whether there was thinking, of which perhaps nothing is shown.
     """
 
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -156,6 +157,7 @@ class Answer:
     outputs_told: bool = False
     broken: bool = False
     ended: bool = False
+    thought: bool = False
     failed: bool = False
     model: str = ""
     tier: str = ""
@@ -265,6 +267,9 @@ class Meter:
         if data == b"[DONE]":
             self.answer.ended = True
             return
+        if b'"thinking"' in data or b'"redacted_thinking"' in data:
+            # Newer models do so without being asked to.
+            self.answer.thought = True
         # What is only text is not looked into.
         if not whole and not _TOLD.search(data) and b'"error"' not in data and b"_stop" not in data:
             return
@@ -419,7 +424,7 @@ def charge(call: Call, answer: Answer, price: Price, prices: Prices, provider: s
     if answer.broken or not whole:
         if not answer.broken and not answer.failed:
             alarms.append(("usage_missing", "the answer does not say what it used"))
-        if "input" in answer.counts and not answer.broken and not call.thinks:
+        if "input" in answer.counts and not answer.broken and not (call.thinks or answer.thought):
             # What went in was told at its start, and no byte that was shown is more than one token.
             guessed = usage._replace(output=max(usage.output, min(call.most_outputs, answer.shown)))
             micro = min(held, price.cost(guessed, call.percent))
