@@ -128,6 +128,8 @@ def added(definition: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         ("responses", {"input": content(type="input_file", file_url="https://x")}, "server_tool", "would fetch"),
         ("responses", {"input": [{"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "https://x"}}]}, "server_tool", "see"),
         ("responses", {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": "https://x"}]}]}, "server_tool", "see"),
+        ("responses", {"prompt": {"id": "p", "variables": {"x": {"type": "input_file", "file_url": "https://x"}}}}, "server_tool", "would fetch"),
+        ("responses", {"instructions": [{"type": "additional_tools", "tools": [MCP]}]}, "server_tool", "'mcp'"),
         ("chat", {"model": "gpt-4o-Search-preview"}, "server_tool", "gpt-4o-Search-preview: the provider would search"),
         ("chat", {"plugins": [{"id": "web"}]}, "not_allowed", "plugins is not allowed"),
         ("chat", {"api_base": "https://x"}, "not_allowed", "api_base is not allowed: it asks for an answer from elsewhere"),

@@ -442,7 +442,8 @@ _WITHIN = frozenset({"content", "output", "tool_references", "source"})
 
 def _parts(body: Body) -> t.Iterator[Body]:
     """Yield the parts of the conversation that are objects, those within results of tools and within documents too."""
-    waiting: list[t.Any] = [body.get("system"), body.get("messages"), body.get("input")]
+    waiting: list[t.Any] = [body.get(key) for key in ("system", "messages", "instructions", "input")]
+    waiting += _object_of(_object_of(body, "prompt"), "variables").values()
     while waiting:
         value = waiting.pop()
         if isinstance(value, list):
