@@ -80,10 +80,10 @@ test: ## Lint, unit, services, sanity, Molecule, end to end but for the longest
 .PHONY: test-bare test-here
 test-bare:
 	@$(MAKE) --no-print-directory e2e-bare LEFT_OUT='$(LONG)'
+	@$(MAKE) --no-print-directory sanity
 
 test-here:
 	@$(MAKE) --no-print-directory services
-	@$(MAKE) --no-print-directory sanity
 	@$(MAKE) --no-print-directory molecule
 	@$(MAKE) --no-print-directory e2e-here LEFT_OUT='$(LONG)'
 
