@@ -58,6 +58,8 @@ def test_what_we_ship_is_as_its_schema_says() -> None:
         ("cost", f"{COST}cost_budgets: [{{name: a, scope: run, limit: 5, zone: Mars/Base}}]", "cost_budgets[0].zone: 'Mars/Base' is not a time zone"),
         ("cost", f"{COST}cost_budgets: [{{name: a, scope: total, subject: x, limit: 5}}]", "cost_budgets[0].subject: 'x': a total has no subject"),
         ("cost", f"{COST}cost_budgets: []\ncost_ceiling: {{input_mtok: 5}}", "cost_ceiling.output_mtok: is missing: the dollars for a million tokens"),
+        ("cost", f"{COST}cost_budgets: []\ncost_rules: {{server_tools: {{websearch: 1}}}}", "server_tools: 'websearch' is not what is due: web_search"),
+        ("cost", f"{COST}cost_budgets: []\ncost_rules: {{server_tools: {{web_search: 0}}}}", "server_tools.web_search: 0 is not what is due: How often"),
         ("cost", f"{COST}cost_budgets: []\ncost_anthropic_key: sk-x", "('cost_anthropic_key' was unexpected)"),
         ("network", "network_registries: maybe", "network_registries: 'maybe' is not of type 'boolean'"),
         ("network", "network_groups: {a: [{host: 1}]}", "network_groups.a[0].host: 1 is not what is due: A name, *. and a name, or an address, in quotes"),

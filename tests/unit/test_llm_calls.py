@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import typing as t
 
 import pytest
@@ -270,6 +271,12 @@ def test_tools_of_the_provider_that_are_allowed_are_limited() -> None:
     more = [{"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]}]
     call = read("responses", SEARCHES, tools=[{"type": "web_search"}], input=more)
     assert (call.tools, call.rounds) == ({"web_searches": 6}, 7)
+
+
+def test_the_words_for_the_providers_tools_are_the_same_everywhere() -> None:
+    schema = json.loads((pathlib.Path(__file__).parents[2] / "configs" / "schemas" / "cost.json").read_text(encoding="utf-8"))
+    words = schema["properties"]["cost_rules"]["properties"]["server_tools"]["propertyNames"]["enum"]
+    assert words == list(calls.SERVER_TOOLS) == list(t.get_args(calls.ServerTool))
 
 
 def test_a_model_that_always_searches_is_paid_for_that() -> None:

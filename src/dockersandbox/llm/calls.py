@@ -43,7 +43,8 @@ _OWN_TOOLS: dict[Wire, tuple[str, ...]] = {
     "responses": ("function", "custom", "local_shell", "shell", "apply_patch", "computer", "namespace", "tool_search"),
 }
 # Tools that the provider runs: the word an operator allows them by → what is charged for a use of it.
-SERVER_TOOLS = {
+ServerTool = t.Literal["web_search", "web_fetch", "file_search", "code_execution", "code_interpreter", "tool_search_tool"]
+SERVER_TOOLS: dict[ServerTool, str] = {
     "web_search": "web_searches",
     "web_fetch": "",
     "file_search": "storage_searches",
@@ -108,7 +109,7 @@ class Rules:
     most_output: int = 128_000
     most_choices: int = 8
     clamp_least: int = 1024
-    server_tools: t.Mapping[str, int] = dataclasses.field(default_factory=dict)
+    server_tools: t.Mapping[ServerTool, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(slots=True)
@@ -365,11 +366,12 @@ def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t
     if len(offered) > _MOST_TOOLS:
         raise Refusal(400, "tool", f"tools: {len(offered)} are more than {_MOST_TOOLS}")
     for where, tool in offered:
-        word = _run_there(wire, where, tool)
-        if not word:
+        kind = _run_there(wire, where, tool)
+        if not kind:
             continue
-        if wire == "chat" or word not in rules.server_tools or word not in SERVER_TOOLS:
-            raise Refusal(403, "server_tool", f"{where}: the provider would run {_shown(word)} where nobody sees it; cost_rules.server_tools allows it")
+        word = next((word for word in rules.server_tools if kind.startswith(word)), None)
+        if word is None or wire == "chat":
+            raise Refusal(403, "server_tool", f"{where}: the provider would run {_shown(kind)} where nobody sees it; cost_rules.server_tools allows it")
         most = rules.server_tools[word]
         limited, key = (tool, "max_uses") if wire == "messages" else (body, "max_tool_calls")
         limited[key] = most = max(1, min(most, _of(limited, key, int, most)))
@@ -398,7 +400,7 @@ def _offered(body: Body, parts: list[Body]) -> t.Iterator[tuple[str, t.Any]]:
 
 
 def _run_there(wire: Wire, where: str, tool: t.Any) -> str:
-    """Return the word by which an operator allows a *tool* that the provider runs; "" for one that the agent runs. Raises Refusal."""
+    """Return the type of a *tool* that the provider runs, "" for one that the agent runs. Raises Refusal."""
     kind = tool.get("type", "custom" if wire == "messages" else None) if isinstance(tool, dict) else None
     if not isinstance(kind, str):
         raise Refusal(400, "tool", f"{where}: is not a tool with a type")
@@ -411,7 +413,7 @@ def _run_there(wire: Wire, where: str, tool: t.Any) -> str:
     box = _object_of(tool, "container")
     if box.get("memory_limit") not in (None, "1g") or box.get("network_policy") not in (None, {"type": "disabled"}):
         raise Refusal(403, "server_tool", f"{where}: a container with more than 1g or with a network is more than cost_rules.server_tools allows")
-    return next((word for word in SERVER_TOOLS if kind.startswith(word)), kind)
+    return kind
 
 
 def _inputs(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t.Any]], encoded: bytes) -> int | None:

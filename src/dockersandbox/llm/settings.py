@@ -9,6 +9,8 @@ import typing as t
 
 import msgspec
 
+from dockersandbox.llm.calls import ServerTool
+
 Positive = t.Annotated[int, msgspec.Meta(ge=1)]
 Natural = t.Annotated[int, msgspec.Meta(ge=0)]
 Absolute = t.Annotated[str, msgspec.Meta(pattern="^/")]
@@ -73,7 +75,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_output: Positive = 128_000
     most_choices: Positive = 8
     clamp_least: Natural = 1024
-    server_tools: dict[str, Positive] = {}
+    server_tools: dict[ServerTool, Positive] = {}
 
 
 class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
