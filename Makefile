@@ -117,7 +117,7 @@ molecule: venv-test engine ## The Molecule scenarios; ARGS="-s env" for one
 	@# A run that was cut off leaves a machine, and a note that it is there.
 	@tests/machine.py down guardrails-molecule
 	@molecule reset -s default >/dev/null 2>&1
-	@molecule test $(or $(ARGS),$(addprefix -s ,$(SCENARIOS)))
+	@$(if $(ARGS),,GUARDRAILS_BEFORE=) molecule test $(or $(ARGS),$(addprefix -s ,$(SCENARIOS)))
 
 .PHONY: e2e
 e2e: venv-test engine ## End to end, all of it: on this machine, and on a bare one, with a few kills and attacks
