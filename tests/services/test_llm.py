@@ -811,6 +811,19 @@ def test_a_clock_that_is_set_is_told_of(tmp_path: Path) -> None:
 # -- limits
 
 
+def test_what_takes_long_to_read_counts_as_many_requests(tmp_path: Path) -> None:
+    two = {"token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+    many_values = {"model": "claude-sonnet-4-5", "max_tokens": 5, "messages": [1] * 500_000}
+    with standing(tmp_path, limits={**LIMITS, "requests": 60}, sandboxes={"one": two, "two": two}) as own:
+        assert own.llm.ask("/v1/messages", many_values).status == 200
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            got = own.llm.ask(path, many_values)
+            assert (got.status, got.reason) == (429, "rate") and 35 <= int(got.headers["retry-after"]) <= 60
+            assert "counts as 51 of them" in got.json["error"]["message"]
+        assert own.llm.ask("/v1/messages", message()).status == 200
+        assert own.llm.ask("/v1/messages", message(), sandbox="two").status == 200
+
+
 def test_a_sandbox_has_its_rates_and_another_is_not_touched(tmp_path: Path) -> None:
     two = {"token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
     limits = {"requests": 5, "tokens": 10_000, "streams": 2}

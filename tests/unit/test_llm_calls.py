@@ -100,8 +100,10 @@ def added(definition: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         ("responses", {"tools": [{"type": "mcp", "server_url": "https://x"}]}, "server_tool", "'mcp'"),
         ("responses", {"tools": [{"type": "image_generation"}]}, "server_tool", "'image_generation'"),
         ("chat", {"tools": [{"type": "web_search"}]}, "server_tool", "'web_search'"),
-        ("messages", {"tools": [{"name": "a"}] * 5000}, "tool", "5000 are more than 4096"),
+        ("messages", {"tools": [{"name": "a"}] * 5000}, "tool", "tools: 5000 tools are more than 4096"),
+        ("messages", {"messages": [{}] * 100_001}, "too_large", "the conversation has more than 100000 parts"),
         # A tool is one wherever it stands.
+        ("responses", {"tools": [{"type": "namespace", "tools": [{"type": "custom"}] * 5000}]}, "tool", "tools.0..tools: 5001 tools are more than 4096"),
         ("responses", {"input": [{"type": "additional_tools", "role": "developer", "tools": [MCP]}]}, "server_tool", "'additional_tools'.tools.0.: .* 'mcp'"),
         ("responses", {"input": [{"type": "tool_search_output", "tools": [{"type": "web_search"}]}]}, "server_tool", "'web_search'"),
         ("responses", {"tools": [{"type": "namespace", "name": "n", "tools": [MCP]}]}, "server_tool", "tools.0..tools.0.: .* 'mcp'"),

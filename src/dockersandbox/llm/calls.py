@@ -28,8 +28,9 @@ _PICTURE = 16_384
 # What a provider wants for thinking at the least.
 _THOUGHT = 1024
 _MOST_TOOLS = 4096
-# More than this many values take more memory than the body's size lets expect.
+# More than this many values take more memory than the body's size lets expect, and so many parts of a conversation more time.
 _MOST_VALUES = 1_000_000
+_MOST_PARTS = 100_000
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 _LIMITS: dict[Wire, tuple[str, ...]] = {
     "messages": ("max_tokens",),
@@ -193,8 +194,8 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
     model = model_name(body)
     stream = _of(body, "stream", bool, False)
     left_out = tuple(key for key in _LEFT_OUT if body.pop(key, None))
-    parts = list(_parts(body))
-    offered = list(_offered(body, parts))
+    parts = _parts(body)
+    offered = _offered(body, parts)
     rounds, tools = _asked(wire, body, parts, offered, rules)
     choices = _choices(wire, body, rules)
     if wire == "chat" and "-search" in model.lower():
@@ -256,9 +257,14 @@ def read_count(raw: bytes, rules: Rules) -> Body:
     """Return the body *raw* of a request to count tokens, which costs nothing. Raises Refusal."""
     body = _object(raw, rules)
     model_name(body)
-    parts = list(_parts(body))
-    _asked("messages", body, parts, list(_offered(body, parts)), rules)
+    parts = _parts(body)
+    _asked("messages", body, parts, _offered(body, parts), rules)
     return body
+
+
+def values(raw: bytes) -> int:
+    """Return how many values the JSON in *raw* can have: each has one of these before it, which texts may have as well."""
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
 def encode(body: Body) -> bytes:
@@ -278,8 +284,8 @@ def model_name(body: Body) -> str:
 def _object(raw: bytes, rules: Rules) -> Body:
     if len(raw) > rules.most_body:
         raise Refusal(413, "too_large", f"the body has more than {rules.most_body} bytes")
-    # Each value has one of these before it, so that few bytes cannot have many.
-    if len(raw) > _MOST_VALUES and raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _MOST_VALUES:
+    # Few bytes cannot have many.
+    if len(raw) > _MOST_VALUES and values(raw) > _MOST_VALUES:
         raise Refusal(413, "too_large", f"the body has more than {_MOST_VALUES} values")
     try:
         body = msgspec.json.decode(raw)
@@ -363,8 +369,6 @@ def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t
         raise Refusal(403, "server_tool", text)
     rounds = 1
     uses: dict[str, int] = {}
-    if len(offered) > _MOST_TOOLS:
-        raise Refusal(400, "tool", f"tools: {len(offered)} are more than {_MOST_TOOLS}")
     for where, tool in offered:
         kind = _run_there(wire, where, tool)
         if not kind:
@@ -381,8 +385,8 @@ def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t
     return rounds, uses
 
 
-def _offered(body: Body, parts: list[Body]) -> t.Iterator[tuple[str, t.Any]]:
-    """Yield each tool that is offered, and where it stands: a conversation may bring some along, and a tool hold others."""
+def _offered(body: Body, parts: list[Body]) -> list[tuple[str, t.Any]]:
+    """Return each tool that is offered, and where it stands: a conversation may bring some along, and a tool hold others. Raises Refusal."""
     waiting = [("tools", body.get("tools"))]
     for part in parts:
         if "tools" in part:
@@ -390,13 +394,17 @@ def _offered(body: Body, parts: list[Body]) -> t.Iterator[tuple[str, t.Any]]:
         change = part.get("tool")
         if isinstance(change, dict) and "definition" in change:
             waiting.append((f"{_shown(part.get('type'))}.definition", [change["definition"]]))
+    found: list[tuple[str, t.Any]] = []
     while waiting:
         place, tools = waiting.pop()
-        for index, tool in enumerate(_of({place: tools}, place, list, [])):
-            where = f"{place}[{index}]"
-            yield where, tool
+        tools = _of({place: tools}, place, list, [])
+        if len(found) + len(tools) > _MOST_TOOLS:
+            raise Refusal(400, "tool", f"{place}: {len(found) + len(tools)} tools are more than {_MOST_TOOLS}")
+        for index, tool in enumerate(tools):
+            found.append((f"{place}[{index}]", tool))
             if isinstance(tool, dict) and tool.get("tools"):
-                waiting.append((f"{where}.tools", tool["tools"]))
+                waiting.append((f"{place}[{index}].tools", tool["tools"]))
+    return found
 
 
 def _run_there(wire: Wire, where: str, tool: t.Any) -> str:
@@ -442,21 +450,25 @@ def _object_of(part: Body, key: str) -> Body:
 _WITHIN = frozenset({"content", "output", "tool_references", "source"})
 
 
-def _parts(body: Body) -> t.Iterator[Body]:
-    """Yield the parts of the conversation that are objects, those within results of tools and within documents too."""
+def _parts(body: Body) -> list[Body]:
+    """Return the parts of the conversation that are objects, those within results of tools and within documents too. Raises Refusal."""
     waiting: list[t.Any] = [body.get(key) for key in ("system", "messages", "instructions", "input")]
     waiting += _object_of(_object_of(body, "prompt"), "variables").values()
+    found: list[Body] = []
     while waiting:
         value = waiting.pop()
         if isinstance(value, list):
             waiting += value
         elif isinstance(value, dict):
-            yield value
+            found.append(value)
+            if len(found) > _MOST_PARTS:
+                raise Refusal(413, "too_large", f"the conversation has more than {_MOST_PARTS} parts")
             # In a long conversation there are thousands, and most hold a text.
             for key in _WITHIN.intersection(value):
                 inner = value[key]
                 if not isinstance(inner, str):
                     waiting.append(_object_of(value, key).get("content") if key == "source" else inner)
+    return found
 
 
 def _link(part: Body) -> str:

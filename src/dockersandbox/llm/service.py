@@ -42,6 +42,8 @@ _MOST_ERROR = 1 << 20
 # Seconds after which what the ledger could not do is tried again.
 _PAUSES = (0.25, 0.5, 1.0, 2.0)
 _MOST_RUNS = 64
+# A body with so many values takes some ten milliseconds to read, in which nobody else is served.
+_VALUES = 10_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -270,7 +272,7 @@ class Gateway:
             holder.size = len(whole)
             box.bodies += len(whole)
             self._bounded(box, holder)
-            return whole
+            return self._weighed(box, whole)
         parts = []
         try:
             async with asyncio.timeout(self.settings.times.body):
@@ -283,7 +285,15 @@ class Gateway:
             raise Refusal(408, "slow", f"the body did not come within {self.settings.times.body} s") from None
         except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError, ValueError) as error:
             raise Refusal(400, "body", f"the body cannot be read: {error}") from None
-        return b"".join(parts)
+        return self._weighed(box, b"".join(parts))
+
+    def _weighed(self, box: Box, body: bytes) -> bytes:
+        """Return *body*, which counts as several requests where it has many values. Raises Refusal."""
+        more = calls.values(body) // _VALUES if len(body) > _VALUES else 0
+        if more and (wait := box.requests.take(more, self._now())):
+            text = f"more than {box.requests.rate} requests a minute; one with so many values counts as {more + 1} of them"
+            raise Refusal(429, "rate", text, _seconds(wait))
+        return body
 
     def _bounded(self, box: Box, holder: Place) -> None:
         if holder.size > self.rules.most_body:
