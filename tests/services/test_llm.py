@@ -824,6 +824,25 @@ def test_what_takes_long_to_read_counts_as_many_requests(tmp_path: Path) -> None
         assert own.llm.ask("/v1/messages", message(), sandbox="two").status == 200
 
 
+MANY_VALUES = {"model": "claude-sonnet-4-5", "max_tokens": 5, "messages": [1] * 900_000}
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+def test_what_counts_as_many_requests_is_let_in_however_few_there_may_be(tmp_path: Path, requests: int) -> None:
+    with standing(tmp_path, limits={**LIMITS, "requests": requests}) as own:
+        assert own.llm.ask("/v1/messages", MANY_VALUES).status == 200
+
+
+def test_what_counts_as_many_requests_is_let_in_when_it_was_told_to_come(tmp_path: Path) -> None:
+    with standing(tmp_path, limits={**LIMITS, "requests": 600}) as own:
+        deadline = time.monotonic() + 60
+        while (got := own.llm.ask("/v1/messages", MANY_VALUES)).status == 200:
+            assert time.monotonic() < deadline
+        assert (got.status, got.reason) == (429, "rate")
+        time.sleep(int(got.headers["retry-after"]))
+        assert own.llm.ask("/v1/messages", MANY_VALUES).status == 200
+
+
 def test_a_sandbox_has_its_rates_and_another_is_not_touched(tmp_path: Path) -> None:
     two = {"token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
     limits = {"requests": 5, "tokens": 10_000, "streams": 2}

@@ -289,10 +289,12 @@ class Gateway:
 
     def _weighed(self, box: Box, body: bytes) -> bytes:
         """Return *body*, which counts as several requests where it has many values. Raises Refusal."""
-        more = calls.values(body) // _VALUES if len(body) > _VALUES else 0
+        rate = box.requests.rate
+        # It has been counted once by now, as it will be when it comes again: it must fit beside that.
+        more = min(calls.values(body) // _VALUES, rate - 1) if len(body) > _VALUES else 0
         if more and (wait := box.requests.take(more, self._now())):
-            text = f"more than {box.requests.rate} requests a minute; one with so many values counts as {more + 1} of them"
-            raise Refusal(429, "rate", text, _seconds(wait))
+            text = f"more than {rate} requests a minute; one with so many values counts as {more + 1} of them"
+            raise Refusal(429, "rate", text, _seconds(wait + 60 / rate))
         return body
 
     def _bounded(self, box: Box, holder: Place) -> None:
