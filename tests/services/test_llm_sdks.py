@@ -22,10 +22,14 @@ import pytest
 from services.llms import TOKEN, Stand, standing
 from services.recorders import TOP
 
+from dockersandbox.simulator import plan
+
 HERE = Path(__file__).parent / "sdks"
 CACHE = TOP / ".cache" / "llm-sdks"
 PYTHON = ("anthropic==2.10.0", "openai==3.51.0")
 NODE = ("@anthropic-ai/sdk@1.10.0", "openai@7.55.0")
+# An agent that nobody here has made anything for.
+AGENT = ("@mariozechner/pi-coding-agent@0.73.1",)
 SERVED = [30, 30]
 STREAMS = {"messages": SERVED, "messages_stream": SERVED, "chat": SERVED, "chat_stream": [30, []], "responses": SERVED}
 
@@ -91,17 +95,21 @@ def python() -> Path:
     return venv / "bin" / "python"
 
 
-@pytest.fixture(scope="module")
-def node() -> Path:
-    """A folder in which Node finds the SDKs."""
-    folder = CACHE / "node"
-    mark = folder / " ".join(NODE).replace("/", "%")
+def installed(folder: Path, packages: tuple[str, ...]) -> Path:
+    """Return *folder*, in which Node finds *packages*."""
+    mark = folder / " ".join(packages).replace("/", "%")
     if not mark.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *NODE], check=True)
+        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *packages], check=True)
         mark.touch()
     return folder
+
+
+@pytest.fixture(scope="module")
+def node() -> Path:
+    """A folder in which Node finds the SDKs."""
+    return installed(CACHE / "node", NODE)
 
 
 def asked(stand: Stand, command: list[str | Path], folder: Path | None = None) -> dict[str, t.Any]:
@@ -136,6 +144,27 @@ def test_node(stand: tuple[Stand, str], node: Path) -> None:
     shutil.copy(HERE / "ask.mjs", node / "ask.mjs")
     told = asked(stand[0], ["node", "ask.mjs", stand[1], TOKEN], node)
     assert told == {**STREAMS, "responses_stream": [30, "response.completed"], "messages_model": [400, "BadRequestError"]}
+
+
+@pytest.mark.parametrize(("protocol", "below"), [("anthropic-messages", ""), ("openai-completions", "/v1"), ("openai-responses", "/v1")])
+def test_an_agent(stand: tuple[Stand, str], tmp_path: Path, protocol: str, below: str) -> None:
+    model = {"id": "simulated-small", "name": "simulated", "input": ["text"], "contextWindow": 200_000, "maxTokens": 8000}
+    model |= {"reasoning": False, "cost": {"input": 3, "output": 15, "cacheRead": 0.3, "cacheWrite": 3.75}}
+    provider = {"baseUrl": stand[1] + below, "apiKey": TOKEN, "api": protocol, "models": [model]}
+    settings = tmp_path / "home" / ".pi" / "agent" / "models.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"providers": {"gateway": provider}}), encoding="utf-8")
+    work = tmp_path / "work"
+    work.mkdir()
+    before = stand[0].simulator.account()["micro_dollars"]
+    command = installed(CACHE / "agent", AGENT) / "node_modules" / ".bin" / "pi"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")}
+    ask = [command, "-p", "--provider", "gateway", "--model", "simulated-small", "Write a note."]
+    done = subprocess.run(ask, capture_output=True, text=True, cwd=work, env=environment, stdin=subprocess.DEVNULL, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    # Its own tools did it, as it was told to by what came through the gateway.
+    assert {path.name: path.read_text(encoding="utf-8") for path in work.iterdir()} == dict.fromkeys(plan.FILES, plan.NOTE)
+    assert before < stand[0].simulator.account()["micro_dollars"] == stand[0].llm.settled()["spent"]
 
 
 RETRIES = """

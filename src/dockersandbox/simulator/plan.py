@@ -31,7 +31,8 @@ class Call(t.NamedTuple):
     arguments: dict[str, t.Any] | str
 
 
-# Tools that are known, in the order in which they are called; the first list that a request offers is taken.
+# Tools that are known, in the order in which they are called; the first list that a request offers is taken. Where none is, what a
+# request says of the form of its tools decides.
 PLANS: tuple[tuple[Call, ...], ...] = (
     (
         Call("Write", {"file_path": f"/workspace/{FILES[0]}", "content": NOTE}),
@@ -41,11 +42,13 @@ PLANS: tuple[tuple[Call, ...], ...] = (
         Call("exec", f"await tools.apply_patch({json.dumps(_PATCH)});"),
         Call("exec", f"text(await tools.exec_command({json.dumps({'cmd': COPY})}));"),
     ),
-    (
-        Call("write_file", {"path": FILES[0], "content": NOTE}),
-        Call("run_command", {"command": COPY}),
-    ),
 )
+# How agents' tools call the file that they write, what goes into it, and what they run.
+_PLACES = ("path", "file_path", "filePath", "filename", "file")
+_CONTENTS = ("content", "contents", "file_text", "text")
+_COMMANDS = ("command", "cmd")
+# What a tool may need besides, and what it is given.
+_ASIDE = {"description": "Make a note"}
 
 
 @dataclasses.dataclass(slots=True)
@@ -104,15 +107,15 @@ def listed(value: t.Any) -> list[t.Any]:
     return value if isinstance(value, list) else []
 
 
-def tools(found: t.Any) -> t.Iterator[str]:
-    """Yield the names of the tools that a request offers, wherever its list of them lies."""
+def tools(found: t.Any) -> t.Iterator[Body]:
+    """Yield the tools that a request offers, wherever its list of them lies."""
     if isinstance(found, list):
         for item in found:
             yield from tools(item)
     elif isinstance(found, dict):
         for tool in listed(found.get("tools")):
             inner = tool.get("function") if isinstance(tool.get("function"), dict) else tool
-            yield str(inner.get("name", inner.get("type")))
+            yield inner
             yield from tools(tool)
         yield from tools(found.get("input"))
 
@@ -131,10 +134,31 @@ def results(body: Body) -> int:
 
 def due(body: Body) -> Call | None:
     """Return the call that is due, None when only text is."""
-    offered = set(tools(body))
-    plan = next((plan for plan in PLANS if all(call.tool in offered for call in plan)), None)
+    offered = list(tools(body))
+    names = {str(tool.get("name", tool.get("type"))) for tool in offered}
+    plan = next((plan for plan in PLANS if all(call.tool in names for call in plan)), None)
     done = results(body)
-    return plan[done] if plan and done < len(plan) else None
+    if plan is not None:
+        return plan[done] if done < len(plan) else None
+    if done == 0:
+        write = _fitting(offered, {_PLACES: FILES[0], _CONTENTS: NOTE})
+        return write or _fitting(offered, {_COMMANDS: f"echo '{NOTE.strip()}' > {FILES[0]}"})
+    return _fitting(offered, {_COMMANDS: COPY}) if done == 1 else None
+
+
+def _fitting(offered: list[Body], given: dict[tuple[str, ...], str]) -> Call | None:
+    """Return a call of the first tool that takes each of *given* as a text, by one of its names, and needs nothing else."""
+    for tool in offered:
+        form = tool.get("input_schema") or tool.get("parameters")
+        properties = form.get("properties") if isinstance(form, dict) else None
+        if not isinstance(form, dict) or not isinstance(properties, dict):
+            continue
+        texts_of = {key for key, value in properties.items() if isinstance(value, dict) and value.get("type") == "string"}
+        found = {key: value for names, value in given.items() for key in names if key in texts_of}
+        needed = set(listed(form.get("required")))
+        if len(found) == len(given) and needed <= found.keys() | _ASIDE.keys():
+            return Call(str(tool.get("name")), found | {key: value for key, value in _ASIDE.items() if key in needed})
+    return None
 
 
 def text(body: Body, count: int) -> str:

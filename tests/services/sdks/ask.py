@@ -14,10 +14,8 @@ import openai
 
 BASE, TOKEN = sys.argv[1:3]
 WISH = "[simulate output=30 pace=1]"
-TOOLS: list[t.Any] = [
-    {"name": "write_file", "description": "Write a file", "input_schema": {"type": "object", "properties": {}}},
-    {"name": "run_command", "description": "Run a command", "input_schema": {"type": "object", "properties": {}}},
-]
+FORM = {"type": "object", "properties": {"path": {"type": "string"}, "content": {"type": "string"}}, "required": ["path", "content"]}
+TOOLS: list[t.Any] = [{"name": "write_file", "description": "Write a file", "input_schema": FORM}]
 FUNCTIONS: list[t.Any] = [{"type": "function", "function": {"name": tool["name"], "parameters": tool["input_schema"]}} for tool in TOOLS]
 told: dict[str, t.Any] = {}
 
