@@ -159,7 +159,7 @@ def test_an_agent(stand: tuple[Stand, str], tmp_path: Path, protocol: str, below
     before = stand[0].simulator.account()["micro_dollars"]
     command = installed(CACHE / "agent", AGENT) / "node_modules" / ".bin" / "pi"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")}
-    ask = [command, "-p", "--provider", "gateway", "--model", "simulated-small", "Write a note."]
+    ask: list[str | Path] = [command, "-p", "--provider", "gateway", "--model", "simulated-small", "Write a note."]
     done = subprocess.run(ask, capture_output=True, text=True, cwd=work, env=environment, stdin=subprocess.DEVNULL, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     # Its own tools did it, as it was told to by what came through the gateway.

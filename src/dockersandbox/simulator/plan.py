@@ -43,9 +43,11 @@ PLANS: tuple[tuple[Call, ...], ...] = (
         Call("exec", f"text(await tools.exec_command({json.dumps({'cmd': COPY})}));"),
     ),
 )
-# How agents' tools call the file that they write, what goes into it, and what they run.
-_PLACES = ("path", "file_path", "filePath", "filename", "file")
-_CONTENTS = ("content", "contents", "file_text", "text")
+# What agents' tools that write or run something have in their names, and what they take it by.
+_WRITES = ("write", "create", "save")
+_PLACES = ("path", "file_path", "filePath", "filename")
+_CONTENTS = ("content", "contents", "file_text")
+_RUNS = ("bash", "shell", "run", "exec", "command", "terminal")
 _COMMANDS = ("command", "cmd")
 # What a tool may need besides, and what it is given.
 _ASIDE = {"description": "Make a note"}
@@ -141,14 +143,18 @@ def due(body: Body) -> Call | None:
     if plan is not None:
         return plan[done] if done < len(plan) else None
     if done == 0:
-        write = _fitting(offered, {_PLACES: FILES[0], _CONTENTS: NOTE})
-        return write or _fitting(offered, {_COMMANDS: f"echo '{NOTE.strip()}' > {FILES[0]}"})
-    return _fitting(offered, {_COMMANDS: COPY}) if done == 1 else None
+        write = _fitting(offered, _WRITES, {_PLACES: FILES[0], _CONTENTS: NOTE})
+        return write or _fitting(offered, _RUNS, {_COMMANDS: f"echo '{NOTE.strip()}' > {FILES[0]}"})
+    return _fitting(offered, _RUNS, {_COMMANDS: COPY}) if done == 1 else None
 
 
-def _fitting(offered: list[Body], given: dict[tuple[str, ...], str]) -> Call | None:
-    """Return a call of the first tool that takes each of *given* as a text, by one of its names, and needs nothing else."""
+def _fitting(offered: list[Body], words: tuple[str, ...], given: dict[tuple[str, ...], str]) -> Call | None:
+    """Return a call of the first tool with one of *words* in its name that takes each of *given* as a text, by one of its names,
+    and needs nothing else."""
     for tool in offered:
+        called = str(tool.get("name")).lower()
+        if not any(word in called for word in words):
+            continue
         form = tool.get("input_schema") or tool.get("parameters")
         properties = form.get("properties") if isinstance(form, dict) else None
         if not isinstance(form, dict) or not isinstance(properties, dict):
