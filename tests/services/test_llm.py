@@ -533,6 +533,29 @@ def test_a_body_of_100_mb_is_refused_at_its_head(stand: Stand) -> None:
     assert raw(stand.llm, head, *[b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"] * 40).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize(
+    ("head", "size", "wanted"),
+    [
+        (f"authorization: Bearer {TOKEN}", 0, b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (f"authorization: Bearer {TOKEN}", 1 << 30, b"HTTP/1.1 413"),
+        ("authorization: Bearer another", 0, b"HTTP/1.1 401"),
+    ],
+)
+def test_who_waits_to_be_told_to_send_is_told_or_refused(stand: Stand, head: str, size: int, wanted: bytes) -> None:
+    body = json.dumps(message()).encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+        plain.settimeout(5)
+        plain.connect(stand.llm.socket())
+        lines = ["POST /v1/messages HTTP/1.1", "host: x", "content-type: application/json", "expect: 100-continue", head]
+        plain.sendall("\r\n".join([*lines, f"content-length: {size or len(body)}", "", ""]).encode())
+        told = plain.recv(1 << 16)
+        assert told.startswith(wanted)
+        if b"Continue" in wanted:
+            assert told == wanted
+            plain.sendall(body)
+            assert plain.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
 def test_a_packed_body_that_is_a_bomb_is_refused(stand: Stand) -> None:
     import gzip
 

@@ -273,6 +273,9 @@ class Gateway:
             box.bodies += len(whole)
             self._bounded(box, holder)
             return self._weighed(box, whole)
+        if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
+            # Whoever waits to be told sends nothing before.
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         parts = []
         try:
             async with asyncio.timeout(self.settings.times.body):
