@@ -152,18 +152,18 @@ def _fitting(offered: list[Body], words: tuple[str, ...], given: dict[tuple[str,
     """Return a call of the first tool with one of *words* in its name that takes each of *given* as a text, by one of its names,
     and needs nothing else."""
     for tool in offered:
-        called = str(tool.get("name")).lower()
-        if not any(word in called for word in words):
+        name = str(tool.get("name"))
+        if not any(word in name.lower() for word in words):
             continue
         form = tool.get("input_schema") or tool.get("parameters")
         properties = form.get("properties") if isinstance(form, dict) else None
         if not isinstance(form, dict) or not isinstance(properties, dict):
             continue
         texts_of = {key for key, value in properties.items() if isinstance(value, dict) and value.get("type") == "string"}
-        found = {key: value for names, value in given.items() for key in names if key in texts_of}
+        found = {key: value for keys, value in given.items() for key in keys if key in texts_of}
         needed = set(listed(form.get("required")))
         if len(found) == len(given) and needed <= found.keys() | _ASIDE.keys():
-            return Call(str(tool.get("name")), found | {key: value for key, value in _ASIDE.items() if key in needed})
+            return Call(name, found | {key: value for key, value in _ASIDE.items() if key in needed})
     return None
 
 
