@@ -31,6 +31,7 @@ NODE = ("@anthropic-ai/sdk@1.10.0", "openai@7.55.0")
 # An agent that nobody here has made anything for.
 AGENT = ("@mariozechner/pi-coding-agent@0.73.1",)
 SERVED = [30, 30]
+TRIP = {"first": {"name": "simulated", "height": None}, "others": []}
 STREAMS = {"messages": SERVED, "messages_stream": SERVED, "chat": SERVED, "chat_stream": [30, []], "responses": SERVED}
 
 
@@ -128,9 +129,13 @@ def test_python(stand: tuple[Stand, str], python: Path) -> None:
         **STREAMS,
         "messages_count": True,
         "messages_tool": ["tool_use", "write_file"],
+        "messages_forced": ["content", "path"],
+        "messages_parsed": TRIP,
         "messages_models": ["simulated-small"],
         "chat_stream_usage": 30,
         "chat_tool": ["tool_calls", "write_file"],
+        "chat_parsed": TRIP,
+        "responses_parsed": TRIP,
         "responses_stream": [30, "response.completed"],
         "openai_models": ["simulated-small"],
         "messages_model": [400, "BadRequestError"],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 import pytest
@@ -51,3 +52,81 @@ def test_due(tools: list[Tool], results: int, wanted: plan.Call | None) -> None:
     chat = [{"type": "function", "function": {"name": made.get("name"), "parameters": made.get("input_schema")}} for made in tools]
     for offered in (tools, chat):
         assert plan.due({"tools": offered, "messages": [{"role": "user", "content": "x"}, *[TOLD] * results]}) == wanted
+
+
+FORM = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1}}, "required": ["city", "days"]}
+ANSWER = {"name": "answer", "input_schema": FORM}
+MADE = plan.Call("answer", {"city": "simulated", "days": 1})
+
+
+@pytest.mark.parametrize(
+    ("choice", "wanted"),
+    [
+        # Anthropic's, and OpenAI's two ways.
+        ({"type": "tool", "name": "answer"}, MADE),
+        ({"type": "function", "function": {"name": "answer"}}, MADE),
+        ({"type": "function", "name": "answer"}, MADE),
+        ({"type": "any"}, MADE),
+        ("required", MADE),
+        ({"type": "none"}, None),
+        ("none", None),
+        ({"type": "auto"}, None),
+        ("auto", None),
+        (None, None),
+        # One that is not offered.
+        ({"type": "tool", "name": "other"}, None),
+    ],
+)
+def test_what_a_request_insists_on(choice: t.Any, wanted: plan.Call | None) -> None:
+    body = {"tools": [SHELL, ANSWER], "tool_choice": choice, "messages": [TOLD, TOLD]}
+    assert plan.due(body) == wanted
+
+
+def test_a_plan_goes_on_where_any_tool_will_do() -> None:
+    body = {"tools": [WRITE, ANSWER], "tool_choice": "required", "messages": []}
+    assert plan.due(body) == plan.Call("write", {"filePath": "note.txt", "content": plan.NOTE})
+
+
+@pytest.mark.parametrize(
+    ("tool", "wanted"),
+    [
+        ({"type": "custom", "name": "free"}, plan.Call("free", "simulated")),
+        ({"name": "bare"}, plan.Call("bare", {})),
+        ({"name": "odd", "input_schema": {"type": "array"}}, plan.Call("odd", {})),
+        ({"name": "endless", "input_schema": {"$ref": "#"}}, plan.Call("endless", {})),
+    ],
+)
+def test_a_tool_of_any_form_can_be_insisted_on(tool: Tool, wanted: plan.Call) -> None:
+    assert plan.due({"tools": [tool], "tool_choice": {"type": "tool", "name": wanted.tool}}) == wanted
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": FORM}}},
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": FORM}}},
+        {"output_format": {"type": "json_schema", "schema": FORM}},
+        {"output_config": {"format": {"type": "json_schema", "schema": FORM}}},
+    ],
+)
+def test_an_answer_has_the_form_that_is_asked_for(fields: dict[str, t.Any]) -> None:
+    assert json.loads("".join(plan.words(fields, -1))) == MADE.arguments
+    assert plan.words(fields, 2) == ["word0 ", "word1 "]
+
+
+def test_an_answer_is_json_where_only_that_is_asked_for() -> None:
+    assert json.loads("".join(plan.words({"response_format": {"type": "json_object"}}, -1))) == {"simulated": True}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "text"}},
+        {"text": {"format": {"type": "text"}, "verbosity": "low"}},
+        {"text": "x", "output_config": {"effort": "low"}},
+        {"response_format": {"type": "json_schema", "json_schema": 3}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}},
+    ],
+)
+def test_an_answer_is_text_otherwise(fields: dict[str, t.Any]) -> None:
+    assert "".join(plan.words(fields, -1)).strip() == plan.HELLO

@@ -98,11 +98,9 @@ class Provider:
         call = plan.due(body) if wish.output < 0 else None
         limit = min((body[key] for key in _LIMITS if isinstance(body.get(key), int)), default=1 << 20)
         if call is None:
-            words = plan.text(body, min(wish.output, limit) if wish.output >= 0 else -1).split(" ")
-            tokens = [f"{word} " for word in words if word]
+            tokens = plan.words(body, min(wish.output, limit) if wish.output >= 0 else -1)
         else:
-            text = call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
-            tokens = [text[start : start + 7] for start in range(0, len(text), 7)]
+            tokens = plan.pieces(call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments))
         shown = tokens[: max(0, limit - wish.reasoning)] if call is None else tokens
         size = max(1, wish.chunk)
         pieces = ["".join(shown[start : start + size]) for start in range(0, len(shown), size)]

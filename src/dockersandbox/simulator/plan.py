@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a simulated model says: nothing of its own. It calls a tool that writes a file, then one that runs a command, then is done.
 
+A tool that a request insists on is called, and an answer has the form that a request asks for, with the smallest values that do.
 A text in the last message such as ``[simulate output=300 pace=20]`` makes it do otherwise; :class:`Wish` has what can be asked
 for. Which tool is due is read from the conversation, so that nothing is kept between calls.
 """
@@ -13,6 +14,8 @@ import dataclasses
 import json
 import re
 import typing as t
+
+from dockersandbox.simulator import shapes
 
 Body = dict[str, t.Any]
 NOTE = "Written by a tool call of a simulated model.\n"
@@ -49,6 +52,8 @@ _PLACES = ("path", "file_path", "filePath", "filename")
 _CONTENTS = ("content", "contents", "file_text")
 _RUNS = ("bash", "shell", "run", "exec", "command", "terminal")
 _COMMANDS = ("command", "cmd")
+# Where, other than at the top, requests say what form an answer must have.
+_FORMATS = ("text", "output_config")
 # What a tool may need besides, and what it is given.
 _ASIDE = {"description": "Make a note"}
 
@@ -137,6 +142,41 @@ def results(body: Body) -> int:
 def due(body: Body) -> Call | None:
     """Return the call that is due, None when only text is."""
     offered = list(tools(body))
+    mode, name = _choice(body.get("tool_choice"))
+    if mode == "none":
+        return None
+    if name:
+        return next((_made(tool) for tool in offered if tool.get("name") == name), None)
+    found = _planned(body, offered)
+    if found is None and mode in ("any", "required"):
+        return next((_made(tool) for tool in reversed(offered) if isinstance(tool.get("name"), str)), None)
+    return found
+
+
+def _choice(choice: t.Any) -> tuple[str, str]:
+    """Return whether a request wants a tool called (``none``, ``auto``, ``any`` or ``required``), and which, "" for one or other."""
+    if not isinstance(choice, dict):
+        return str(choice), ""
+    named = choice["function"] if isinstance(choice.get("function"), dict) else choice
+    return str(choice.get("mode", choice.get("type"))), str(named.get("name") or "")
+
+
+def _made(tool: Body) -> Call:
+    """Return a call of *tool* with the smallest arguments that it takes."""
+    if tool.get("type") == "custom":
+        return Call(str(tool["name"]), shapes.TEXT)
+    try:
+        arguments = shapes.example(_form(tool) or {"type": "object"})
+    except shapes.Unmade:
+        arguments = {}
+    return Call(str(tool["name"]), arguments if isinstance(arguments, dict) else {})
+
+
+def _form(tool: Body) -> t.Any:
+    return tool.get("input_schema") or tool.get("parameters")
+
+
+def _planned(body: Body, offered: list[Body]) -> Call | None:
     names = {str(tool.get("name", tool.get("type"))) for tool in offered}
     plan = next((plan for plan in PLANS if all(call.tool in names for call in plan)), None)
     done = results(body)
@@ -155,7 +195,7 @@ def _fitting(offered: list[Body], words: tuple[str, ...], given: dict[tuple[str,
         name = str(tool.get("name"))
         if not any(word in name.lower() for word in words):
             continue
-        form = tool.get("input_schema") or tool.get("parameters")
+        form = _form(tool)
         properties = form.get("properties") if isinstance(form, dict) else None
         if not isinstance(form, dict) or not isinstance(properties, dict):
             continue
@@ -167,8 +207,30 @@ def _fitting(offered: list[Body], words: tuple[str, ...], given: dict[tuple[str,
     return None
 
 
-def text(body: Body, count: int) -> str:
-    """Return what is said: *count* words, or (-1) that it is simulated."""
-    if count < 0:
-        return DONE if results(body) else HELLO
-    return "".join(f"word{number % 10} " for number in range(count))
+def words(body: Body, count: int) -> list[str]:
+    """Return what is said, in words: *count* of them, or (-1) that it is simulated, in the form that the request asks for."""
+    if count >= 0:
+        return [f"word{number % 10} " for number in range(count)]
+    if (form := _asked(body)) is not None:
+        try:
+            return pieces(json.dumps(shapes.example(form)))
+        except shapes.Unmade:
+            pass
+    return [f"{word} " for word in (DONE if results(body) else HELLO).split(" ")]
+
+
+def pieces(text: str) -> list[str]:
+    """Return *text* in pieces of about a token."""
+    return [text[start : start + 7] for start in range(0, len(text), 7)]
+
+
+def _asked(body: Body) -> t.Any:
+    """Return the schema of what is to be answered, None when that is text."""
+    nested = [body[key].get("format") for key in _FORMATS if isinstance(body.get(key), dict)]
+    for place in (body.get("response_format"), body.get("output_format"), *nested):
+        if isinstance(place, dict) and place.get("type") == "json_object":
+            return {"type": "object", "properties": {"simulated": {"const": True}}, "required": ["simulated"]}
+        if isinstance(place, dict) and place.get("type") == "json_schema":
+            named = place.get("json_schema")
+            return named.get("schema") if isinstance(named, dict) else place.get("schema")
+    return None

@@ -11,12 +11,29 @@ import typing as t
 
 import anthropic
 import openai
+import pydantic
 
 BASE, TOKEN = sys.argv[1:3]
 WISH = "[simulate output=30 pace=1]"
 FORM = {"type": "object", "properties": {"path": {"type": "string"}, "content": {"type": "string"}}, "required": ["path", "content"]}
 TOOLS: list[t.Any] = [{"name": "write_file", "description": "Write a file", "input_schema": FORM}]
 FUNCTIONS: list[t.Any] = [{"type": "function", "function": {"name": tool["name"], "parameters": tool["input_schema"]}} for tool in TOOLS]
+
+
+class Place(pydantic.BaseModel):
+    """Part of what is asked for."""
+
+    name: str
+    height: float | None
+
+
+class Trip(pydantic.BaseModel):
+    """What is asked for as JSON."""
+
+    first: Place
+    others: list[Place]
+
+
 told: dict[str, t.Any] = {}
 
 claude = anthropic.Anthropic(base_url=BASE, api_key=TOKEN, max_retries=0)
@@ -30,6 +47,11 @@ told["messages_stream"] = [text.count("word"), final.usage.output_tokens]
 told["messages_count"] = claude.messages.count_tokens(model=asked["model"], messages=asked["messages"]).input_tokens > 0
 used = claude.messages.create(**{**asked, "messages": [{"role": "user", "content": "go"}], "tools": TOOLS})
 told["messages_tool"] = [used.stop_reason, used.content[0].name]
+forced: t.Any = {"type": "tool", "name": "write_file"}
+plain: dict[str, t.Any] = {**asked, "messages": [{"role": "user", "content": "go"}]}
+used = claude.messages.create(**plain, tools=TOOLS, tool_choice=forced)
+told["messages_forced"] = sorted(used.content[0].input)
+told["messages_parsed"] = claude.messages.parse(**plain, output_format=Trip).parsed_output.model_dump()
 told["messages_models"] = [model.id for model in claude.models.list().data][:1]
 
 gpt = openai.OpenAI(base_url=f"{BASE}/v1", api_key=TOKEN, max_retries=0)
@@ -42,6 +64,9 @@ chunks = list(gpt.chat.completions.create(**asked, stream=True, stream_options={
 told["chat_stream_usage"] = chunks[-1].usage.completion_tokens
 used = gpt.chat.completions.create(**{**asked, "messages": [{"role": "user", "content": "go"}], "tools": FUNCTIONS})
 told["chat_tool"] = [used.choices[0].finish_reason, used.choices[0].message.tool_calls[0].function.name]
+plain = {**asked, "messages": [{"role": "user", "content": "go"}]}
+told["chat_parsed"] = gpt.chat.completions.parse(**plain, response_format=Trip).choices[0].message.parsed.model_dump()
+told["responses_parsed"] = gpt.responses.parse(model="gpt-6-sol", input="go", max_output_tokens=100, text_format=Trip).output_parsed.model_dump()
 response = gpt.responses.create(model="gpt-6-sol", input=WISH, max_output_tokens=100)
 told["responses"] = [response.output_text.count("word"), response.usage.output_tokens]
 events = list(gpt.responses.create(model="gpt-6-sol", input=WISH, max_output_tokens=100, stream=True))
