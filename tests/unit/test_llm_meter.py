@@ -304,12 +304,69 @@ def test_usages_that_cannot_be(usage: Json | None, alarm: str) -> None:
     assert [word for word, _text in charge.alarms] == ([alarm] if alarm else [])
 
 
-def test_a_usage_of_nothing_for_something_is_none() -> None:
-    for zero in ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, {"input_tokens": 0, "output_tokens": 0}):
-        kind: calls.Wire = "chat" if "prompt_tokens" in zero else "responses"
-        whole = {"model": "small", "choices": [{"message": {"content": "x"}}], "output": [{"type": "message"}], "usage": zero}
-        charge, _sent = measured(call(kind), json.dumps(whole).encode(), streamed=False)
-        assert (charge.micro, charge.estimated) == (HELD, True)
+CALLED = [{"type": "function", "id": "1", "function": {"name": "f", "arguments": "{}"}}]
+ZEROS: dict[str, Json] = {
+    "messages": {"input_tokens": 0, "output_tokens": 0},
+    "chat": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    "responses": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
+}
+DONE = {"type": "response.completed", "response": {"model": "small", "output": [{"type": "message"}], "usage": ZEROS["responses"]}}
+
+
+def part(delta: Json, usage: Json | None = None) -> Json:
+    return {"choices": [{"index": 0, "delta": delta}], "usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("messages", {"type": "message", "model": "small", "content": [{"type": "text", "text": "x"}], "usage": ZEROS["messages"]}),
+        ("chat", {"model": "small", "choices": [{"message": {"content": "x"}}], "usage": ZEROS["chat"]}),
+        ("chat", {"model": "small", "choices": [{"message": {"content": None, "tool_calls": CALLED}}], "usage": ZEROS["chat"]}),
+        ("responses", {"model": "small", "output": [{"type": "message"}], "usage": ZEROS["responses"]}),
+        ("messages", sse(start(**ZEROS["messages"]), TEXT, {"type": "content_block_stop", "index": 0}, delta(output_tokens=0), STOP)),
+        ("chat", sse(part({"role": "assistant", "content": ""}), part({"content": "x"}), {"choices": [], "usage": ZEROS["chat"]}, "[DONE]")),
+        ("chat", sse(part({"tool_calls": CALLED}, ZEROS["chat"]), "[DONE]")),
+        ("responses", sse(DONE)),
+    ],
+)
+def test_a_usage_of_nothing_for_something_is_none(kind: calls.Wire, content: Json | bytes) -> None:
+    streamed = isinstance(content, bytes)
+    charge, _sent = measured(call(kind, stream=streamed), content if isinstance(content, bytes) else json.dumps(content).encode(), streamed)
+    assert (charge.micro, charge.estimated) == (HELD, True)
+    assert charge.alarms == (("usage_unreadable", "a usage of nothing for an answer that says something"),)
+
+
+def test_something_that_went_in_and_nothing_that_came_out_is_half_believed() -> None:
+    whole = {"type": "message", "model": "small", "content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": 7, "output_tokens": 0}}
+    content = json.dumps(whole).encode()
+    charge, _sent = measured(call(), content, streamed=False)
+    assert (charge.micro, charge.estimated) == (7 + 10 * len(content), True)
+    # A model that may think without a word may have done so at length.
+    chat = {"model": "small", "choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}}
+    charge, _sent = measured(call("chat"), json.dumps(chat).encode(), streamed=False)
+    assert (charge.micro, charge.estimated) == (HELD, True)
+
+
+def test_nothing_that_went_in_is_not_believed() -> None:
+    whole = {"type": "message", "model": "small", "content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": 0, "output_tokens": 3}}
+    charge, _sent = measured(call(), json.dumps(whole).encode(), streamed=False)
+    assert (charge.micro, charge.estimated) == (HELD, True)
+    whole["usage"] = {"input_tokens": 0, "output_tokens": 3, "cache_read_input_tokens": 10}
+    charge, _sent = measured(call(), json.dumps(whole).encode(), streamed=False)
+    assert (charge.micro, charge.estimated) == (35, False)
+
+
+def test_zeros_on_the_way_to_a_usage_are_no_lie() -> None:
+    content = sse(part({"content": "x"}, ZEROS["chat"]), {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}, "[DONE]")
+    charge, _sent = measured(call("chat", stream=True), content)
+    assert (charge.micro, charge.estimated, charge.alarms) == (27, False, ())
+
+
+def test_an_answer_that_says_nothing_may_have_taken_nothing() -> None:
+    failed = {"model": "small", "status": "failed", "output": [], "usage": ZEROS["responses"]}
+    charge, _sent = measured(call("responses"), json.dumps(failed).encode(), streamed=False)
+    assert (charge.micro, charge.estimated) == (0, False)
 
 
 THOUGHT = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}}

@@ -32,6 +32,8 @@ _END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _LINE = re.compile(rb"\r\n|\n|\r")
 _NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 _TOLD = re.compile(rb'"usage"\s*:\s*\{')
+# In an event of a chat: a text that is not empty, or a call of a tool.
+_SAYS = re.compile(rb'"(?:content|refusal|reasoning|reasoning_content|name|arguments)"\s*:\s*"[^"]')
 
 
 class Unreadable(Exception):
@@ -148,8 +150,8 @@ def data_of(event: bytes) -> bytes:
 class Answer:
     """What is known of an answer: *counts* by the fields of a usage, and whether any, or the final ones, were *told*.
 
-    *broken*: what was told cannot be true. *ended*: by its own word. *shown*: how many bytes of it there are at the most.
-    *thought*: whether there was thinking, of which perhaps nothing is shown.
+    *broken*: what was told cannot be true. *ended*: by its own word. *said*: it says something, of which there are *shown*
+    bytes at the most. *thought*: whether there was thinking, of which perhaps nothing is shown.
     """
 
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -157,6 +159,7 @@ class Answer:
     outputs_told: bool = False
     broken: bool = False
     ended: bool = False
+    said: bool = False
     thought: bool = False
     failed: bool = False
     model: str = ""
@@ -270,6 +273,8 @@ class Meter:
         if b'"thinking"' in data or b'"redacted_thinking"' in data:
             # Newer models do so without being asked to.
             self.answer.thought = True
+        if self._call.wire == "chat" and not whole and not self.answer.said:
+            self.answer.said = _SAYS.search(data) is not None
         # What is only text is not looked into.
         if not whole and not _TOLD.search(data) and b'"error"' not in data and b"_stop" not in data:
             return
@@ -298,6 +303,7 @@ def _messages(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call
     if kind == "message_stop":
         answer.ended = True
         return
+    answer.said = answer.said or kind == "content_block_stop" or (whole and bool(content.get("content")))
     message = _object(content.get("message")) if kind == "message_start" else content
     answer.model = _text(message.get("model")) or answer.model
     usage = message.get("usage")
@@ -337,6 +343,10 @@ def _messages(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call
     answer.note("code_executions", tools.get("code_execution_requests"))
 
 
+# What of a chat's message says something.
+_SAID = ("content", "refusal", "tool_calls", "function_call", "audio")
+
+
 def _chat(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call) -> None:
     if content.get("error"):
         answer.failed = answer.ended = True
@@ -345,7 +355,10 @@ def _chat(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call) ->
     answer.model = _text(content.get("model")) or answer.model
     answer.tier = _text(content.get("service_tier")) or answer.tier
     answer.ended = answer.ended or whole
-    _openai(answer, content.get("usage"), "prompt_tokens", "completion_tokens", bool(content.get("choices")))
+    choices = content.get("choices")
+    messages = [_object(_object(choice).get("message")) for choice in choices] if isinstance(choices, list) else []
+    answer.said = answer.said or any(message.get(key) for message in messages for key in _SAID)
+    _openai(answer, content.get("usage"), "prompt_tokens", "completion_tokens")
 
 
 def _responses(answer: Answer, content: dict[str, t.Any], whole: bool, _call: Call) -> None:
@@ -363,16 +376,14 @@ def _responses(answer: Answer, content: dict[str, t.Any], whole: bool, _call: Ca
         answer.note("web_searches", kinds.count("web_search_call"))
         answer.note("storage_searches", kinds.count("file_search_call"))
         answer.note("code_executions", kinds.count("code_interpreter_call"))
-        _openai(answer, response.get("usage"), "input_tokens", "output_tokens", bool(kinds))
+        answer.said = bool(kinds)
+        _openai(answer, response.get("usage"), "input_tokens", "output_tokens")
 
 
-def _openai(answer: Answer, usage: t.Any, inputs_key: str, outputs_key: str, said: bool) -> None:
+def _openai(answer: Answer, usage: t.Any, inputs_key: str, outputs_key: str) -> None:
     if not isinstance(usage, dict):
         return
     inputs, outputs, total = usage.get(inputs_key), usage.get(outputs_key), usage.get("total_tokens")
-    if said and inputs == 0 and outputs == 0:
-        answer.wrong("a usage of nothing for an answer that says something")
-        return
     answer.told = answer.outputs_told = True
     into = _object(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     out = _object(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
@@ -421,10 +432,14 @@ def charge(call: Call, answer: Answer, price: Price, prices: Prices, provider: s
     alarms = [("usage_unreadable", problem) for problem in answer.problems]
     usage = Usage(**answer.counts)
     whole = answer.outputs_told and "input" in answer.counts and "output" in answer.counts
-    if answer.broken or not whole:
-        if not answer.broken and not answer.failed:
+    # What says something took something, and gave something.
+    empty = whole and answer.said and not (usage.total_input and usage.output + usage.output_audio)
+    if answer.broken or empty or not whole:
+        if empty and not answer.broken:
+            alarms.append(("usage_unreadable", "a usage of nothing for an answer that says something"))
+        elif not answer.broken and not answer.failed:
             alarms.append(("usage_missing", "the answer does not say what it used"))
-        if "input" in answer.counts and not answer.broken and not (call.thinks or answer.thought):
+        if usage.total_input and not answer.broken and not (call.thinks or answer.thought):
             # What went in was told at its start, and no byte that was shown is more than one token.
             guessed = usage._replace(output=max(usage.output, min(call.most_outputs, answer.shown)))
             micro = min(held, price.cost(guessed, call.percent))
