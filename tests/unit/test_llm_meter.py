@@ -327,6 +327,7 @@ def part(delta: Json, usage: Json | None = None) -> Json:
         ("messages", sse(start(**ZEROS["messages"]), TEXT, {"type": "content_block_stop", "index": 0}, delta(output_tokens=0), STOP)),
         ("chat", sse(part({"role": "assistant", "content": ""}), part({"content": "x"}), {"choices": [], "usage": ZEROS["chat"]}, "[DONE]")),
         ("chat", sse(part({"tool_calls": CALLED}, ZEROS["chat"]), "[DONE]")),
+        ("chat", sse(part({"content": [{"type": "text", "text": "x"}]}, ZEROS["chat"]), "[DONE]")),
         ("responses", sse(DONE)),
     ],
 )

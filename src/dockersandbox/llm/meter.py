@@ -33,7 +33,7 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 _NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 _TOLD = re.compile(rb'"usage"\s*:\s*\{')
 # In an event of a chat: a text that is not empty, or a call of a tool.
-_SAYS = re.compile(rb'"(?:content|refusal|reasoning|reasoning_content|name|arguments)"\s*:\s*"[^"]')
+_SAYS = re.compile(rb'"(?:content|text|refusal|reasoning|reasoning_content|name|arguments)"\s*:\s*"[^"]')
 
 
 class Unreadable(Exception):
