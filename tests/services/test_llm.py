@@ -889,6 +889,15 @@ def test_a_sandbox_has_its_rates_and_another_is_not_touched(tmp_path: Path) -> N
         assert (got.status, got.reason) == (429, "rate")
 
 
+@pytest.mark.parametrize("usage", ["none", "zero", "negative"])
+def test_tokens_that_nobody_tells_of_are_not_given_back(tmp_path: Path, usage: str) -> None:
+    limits = {"requests": 100, "tokens": 10_000, "streams": 2}
+    with standing(tmp_path, limits=limits) as own:
+        assert own.llm.ask("/v1/messages", message(f"[simulate output=5 usage={usage}]", max_tokens=8_000)).status == 200
+        got = own.llm.ask("/v1/messages", message(max_tokens=8_000))
+        assert (got.status, got.reason) == (429, "rate")
+
+
 def test_breakers(tmp_path: Path) -> None:
     rule = {"failures": 3, "period": 60, "pause": 1, "longest": 2}
     breakers = {"upstream": rule, "sandbox": rule, "velocity": 3000, "repeats": 4}

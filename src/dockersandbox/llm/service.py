@@ -685,7 +685,7 @@ class Gateway:
 
     def _settle(self, exchange: Exchange, answer: meter.Answer, outcome: str) -> None:
         charge = meter.charge(exchange.call, answer, exchange.price, self.prices, exchange.upstream.provider, exchange.at, exchange.held)
-        self._done(exchange, charge.micro, charge.usage)
+        self._done(exchange, charge.micro, None if charge.estimated else charge.usage)
         self._breaker_changed("sandbox", exchange.box.name, exchange.box.breaker.succeeded())
         held, exchange.held = exchange.held, -1
         self._surely(
@@ -708,7 +708,7 @@ class Gateway:
         self._surely(lambda: self.ledger.release(exchange.id), lambda: self._freed(exchange, outcome))
 
     def _done(self, exchange: Exchange, micro: int, usage: Usage | None) -> None:
-        """Tell the sandbox's limits what a call came to."""
+        """Tell the sandbox's limits what a call came to; without a *usage* that is known it took all that it might."""
         box, now = exchange.box, self._now()
         used = usage.total_input + usage.output if usage is not None else (exchange.tokens if micro else 0)
         box.tokens.give_back(max(0, exchange.tokens - used))
