@@ -355,6 +355,23 @@ def test_answers_that_are_none(tmp_path: Path, stand: Stand, answer: bytes, stat
     assert bool(told["held"]) == (spent == "held") and bool(told["spent"]) == (spent == "all")
 
 
+def test_an_answer_without_end_is_ended_before_it_fills_the_memory(tmp_path: Path, stand: Stand) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (1 << 40)
+    peaks: list[int] = []
+
+    def ask(llm: Llm) -> Got:
+        got = llm.ask("/v1/messages", message())
+        assert llm.process is not None
+        peaks.append(int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{llm.process.pid}/status").read_text(encoding="ascii"))[0]) >> 10)
+        return got
+
+    got, listener = against(tmp_path, stand, head + bytes(160 << 20), ask)
+    assert (got.status, got.reason) == (502, "upstream")
+    assert listener.spend["spent"] == 0 and listener.spend["held"] > 0
+    # In MiB; it takes some 70 at rest.
+    assert peaks[0] < 200, peaks
+
+
 def test_one_that_drips_and_one_that_does_not_close_are_ended(tmp_path: Path, stand: Stand) -> None:
     stream = b'data: {"type":"message_start","message":{"usage":{"input_tokens":1,"output_tokens":1}}}\n\n'
     stream += b'data: {"type":"message_delta","usage":{"output_tokens":2}}\n\ndata: {"type":"message_stop"}\n\n'

@@ -22,8 +22,8 @@ from dockersandbox.llm import calls
 from dockersandbox.llm.calls import Call
 from dockersandbox.llm.prices import Price, Prices, Unpriced, Usage
 
-# An event, or a whole answer that is not a stream, is not read beyond this.
-MOST_EVENT = 64 << 20
+# An event, or a whole answer that is not a stream, is not read beyond this: some times more than pictures in one take.
+MOST_EVENT = 32 << 20
 # An answer that is packed is not unpacked beyond this.
 _MOST_UNPACKED = 256 << 20
 # No count beyond this is one, whatever the model.

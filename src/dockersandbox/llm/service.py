@@ -621,7 +621,12 @@ class Gateway:
             # It came with the head, as a short one mostly does.
             parts = [reader.feed(content.read_nowait())]
         else:
-            parts = [reader.feed(part) async for part in content.iter_any()]
+            parts, size = [], 0
+            async for part in content.iter_any():
+                size += len(part)
+                if size > meter.MOST_EVENT:
+                    raise aiohttp.ClientPayloadError("the answer is too long")
+                parts.append(reader.feed(part))
         exchange.ended = self._now()
         return b"".join([*parts, reader.end()])
 
