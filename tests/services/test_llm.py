@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -355,14 +356,19 @@ def test_answers_that_are_none(tmp_path: Path, stand: Stand, answer: bytes, stat
     assert bool(told["held"]) == (spent == "held") and bool(told["spent"]) == (spent == "all")
 
 
+def peak(llm: Llm) -> int:
+    """Return the most memory that a gateway has had, in MiB."""
+    assert llm.process is not None
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{llm.process.pid}/status").read_text(encoding="ascii"))[0]) >> 10
+
+
 def test_an_answer_without_end_is_ended_before_it_fills_the_memory(tmp_path: Path, stand: Stand) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (1 << 40)
     peaks: list[int] = []
 
     def ask(llm: Llm) -> Got:
         got = llm.ask("/v1/messages", message())
-        assert llm.process is not None
-        peaks.append(int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{llm.process.pid}/status").read_text(encoding="ascii"))[0]) >> 10)
+        peaks.append(peak(llm))
         return got
 
     got, listener = against(tmp_path, stand, head + bytes(160 << 20), ask)
@@ -904,6 +910,30 @@ def test_a_sandbox_has_its_rates_and_another_is_not_touched(tmp_path: Path) -> N
         assert own.llm.ask("/v1/messages", message(max_tokens=9_000), sandbox="two").status == 200
         got = own.llm.ask("/v1/messages", message(max_tokens=9_900), sandbox="two")
         assert (got.status, got.reason) == (429, "rate")
+
+
+def test_bodies_of_all_sandboxes_do_not_fill_the_memory(tmp_path: Path) -> None:
+    limits = {"requests": 100, "tokens": 1 << 40, "streams": 4, "bodies": 64 << 20}
+    names = ("one", "two", "three")
+    token = {"token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+    with standing(tmp_path, limits=limits, sandboxes=dict.fromkeys(names, token)) as own, ThreadPoolExecutor() as pool:
+
+        def ask(name: str, mebibytes: int, wish: str = "") -> tuple[int, str]:
+            # A text with one such character takes four bytes for each of the others.
+            body = json.dumps(message(f"{wish}\U0001f600{'x' * (mebibytes << 20)}"), ensure_ascii=False).encode()
+            got = own.llm.ask("/v1/messages", body, sandbox=name)
+            return got.status, got.reason
+
+        under_way = [pool.submit(ask, name, 29, "[simulate delay=6000]") for name in ("one", "one", "two")]
+        until_active(own, 3)
+        assert ask("two", 10) == (429, "bodies")
+        assert ask("three", 10) == (429, "bodies")
+        # What each is sure of.
+        assert ask("three", 3) == (200, "")
+        assert [asked.result() for asked in under_way] == [(200, "")] * 3
+        assert ask("three", 29) == (200, "")
+        # In MiB; a container of the gateway has 768.
+        assert peak(own.llm) < 560
 
 
 @pytest.mark.parametrize("usage", ["none", "zero", "negative"])

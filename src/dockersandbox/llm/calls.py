@@ -174,18 +174,23 @@ class Call:
             return
         self.outputs = each
         self.clamped = True
+        body = msgspec.json.decode(self.encoded)
         for key in _LIMITS[self.wire]:
-            if self.body.get(key) is not None:
-                self.body[key] = min(self.body[key], each)
-        thinking = self.body.get("thinking")
+            if body.get(key) is not None:
+                body[key] = min(body[key], each)
+        thinking = body.get("thinking")
         if isinstance(thinking, dict) and isinstance(budget := thinking.get("budget_tokens"), int) and budget >= each:
-            self.body["thinking"] = {**thinking, "budget_tokens": max(_THOUGHT, each // 2)}
-        self.encoded = msgspec.json.encode(self.body)
+            body["thinking"] = {**thinking, "budget_tokens": max(_THOUGHT, each // 2)}
+        self.encoded = msgspec.json.encode(body)
 
     def put(self, key: str, value: t.Any) -> None:
-        """Set a value of what is sent on."""
+        """Set a value of what is sent on, as long as that is known by more than its bytes."""
         self.body[key] = value
         self.encoded = msgspec.json.encode(self.body)
+
+    def lighten(self) -> None:
+        """Keep only the bytes of what is sent on: a long text with one rare character takes four times as much."""
+        self.body = {}
 
 
 def read(wire: Wire, raw: bytes, rules: Rules) -> Call:

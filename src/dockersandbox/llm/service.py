@@ -42,6 +42,9 @@ _MOST_ERROR = 1 << 20
 # Seconds after which what the ledger could not do is tried again.
 _PAUSES = (0.25, 0.5, 1.0, 2.0)
 _MOST_RUNS = 64
+# What the bodies of all sandboxes may have at a time, in bytes, above which nobody gets more than the share that each is sure of.
+_BODIES = 96 << 20
+_SHARE = 4 << 20
 # A body with so many values takes some ten milliseconds to read, in which nobody else is served.
 _VALUES = 10_000
 
@@ -130,12 +133,20 @@ class Exchange:
             self.task.cancel()
 
 
-class Place:
-    """A place among a sandbox's calls at a time, and for *size* bytes of a body."""
+class Room:
+    """What the bodies of all sandboxes take, in bytes."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self) -> None:
+        self.taken = 0
+
+
+class Place:
+    """A place among a sandbox's calls at a time, and for *size* bytes of a body, of the *room* for all."""
+
+    def __init__(self, box: Box, room: Room) -> None:
         self.box = box
         self.size = 0
+        self._room = room
 
     def __enter__(self) -> Place:
         self.box.streams += 1
@@ -143,7 +154,17 @@ class Place:
 
     def __exit__(self, *_exception: object) -> None:
         self.box.streams -= 1
-        self.box.bodies -= self.size
+        self.take(-self.size)
+
+    def take(self, size: int) -> None:
+        """Take *size* bytes more."""
+        self.size += size
+        self.box.bodies += size
+        self._room.taken += size
+
+    def crowded(self) -> bool:
+        """Whether all have taken so much that only the share of each is left, and this sandbox has had its own."""
+        return self._room.taken > _BODIES and self.box.bodies > _SHARE
 
 
 class Gateway:
@@ -171,6 +192,7 @@ class Gateway:
         self._behind: set[asyncio.Future[t.Any]] = set()
         self._drift = clock() - self._now()
         self._closing = False
+        self._room = Room()
         self.boxes: dict[str, Box] = {}
         self.configure(settings, upstreams)
 
@@ -269,8 +291,7 @@ class Gateway:
         if request.content.is_eof() and request.content.exception() is None:
             # It came with the head, as it mostly does.
             whole = request.content.read_nowait()
-            holder.size = len(whole)
-            box.bodies += len(whole)
+            holder.take(len(whole))
             self._bounded(box, holder)
             return self._weighed(box, whole)
         if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
@@ -280,8 +301,7 @@ class Gateway:
         try:
             async with asyncio.timeout(self.settings.times.body):
                 async for part in request.content.iter_any():
-                    holder.size += len(part)
-                    box.bodies += len(part)
+                    holder.take(len(part))
                     self._bounded(box, holder)
                     parts.append(part)
         except TimeoutError:
@@ -305,12 +325,14 @@ class Gateway:
             raise Refusal(413, "too_large", f"the body has more than {self.rules.most_body} bytes")
         if box.bodies > self.settings.limits.bodies:
             raise Refusal(429, "bodies", f"the bodies of calls under way have more than {self.settings.limits.bodies} bytes", 1)
+        if holder.crowded():
+            raise Refusal(429, "bodies", f"the bodies of all sandboxes have more than {_BODIES} bytes, and this one's more than {_SHARE}", 1)
 
     # -- what costs nothing
 
     async def _free(self, box: Box, request: web.BaseRequest, kind: Family, counts: bool) -> web.StreamResponse:
         upstream = self.upstreams[kind]
-        with Place(box) as place:
+        with Place(box, self._room) as place:
             body = calls.encode(calls.read_count(await self._body(box, request, place), self.rules)) if counts else None
             event = {
                 "action": "llm.count" if counts else "llm.models",
@@ -343,7 +365,7 @@ class Gateway:
 
     async def _call(self, box: Box, request: web.BaseRequest, kind: Family, route: calls.Wire) -> web.StreamResponse:
         begun = self._now()
-        with Place(box) as place:
+        with Place(box, self._room) as place:
             exchange, notes = await self._admit(box, request, kind, route, await self._body(box, request, place), begun)
             self.exchanges.add(exchange)
             try:
@@ -357,8 +379,10 @@ class Gateway:
         """Return the call once it may leave: held, and on record. Raises Refusal."""
         upstream = self.upstreams[kind]
         call = calls.read(route, raw, self.rules)
+        del raw
         at = int(self._clock())
         price = self._price(upstream, call, at)
+        call.lighten()
         inputs = call.most_inputs(price.context)
         run = box.run
         wait, change = box.breaker.enter(self._now())
