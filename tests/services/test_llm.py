@@ -558,6 +558,16 @@ def test_a_body_of_100_mb_is_refused_at_its_head(stand: Stand) -> None:
     assert raw(stand.llm, head, *[b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"] * 40).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize(("size", "wanted"), [(1, b"HTTP/1.1 400 "), (100, b"HTTP/1.1 400 "), (1000, b"HTTP/1.1 200 ")])
+def test_a_body_in_a_great_many_chunks_is_not_read_to_its_end(stand: Stand, size: int, wanted: bytes) -> None:
+    head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+    body = json.dumps(message("x" * 20_000 * size)).encode()
+    pieces = [b"%x\r\n%b\r\n" % (len(piece), piece) for start in range(0, len(body), size) if (piece := body[start : start + size])]
+    got = raw(stand.llm, head, b"".join(pieces), *[b"1\r\nx\r\n" * 100_000] * (10 if size < 1000 else 0), b"0\r\n\r\n")
+    assert got.startswith(wanted)
+    assert b"x-guardrails-reason: chunks" in got.lower() or size == 1000
+
+
 @pytest.mark.parametrize(
     ("head", "size", "wanted"),
     [

@@ -45,6 +45,9 @@ _MOST_RUNS = 64
 # What the bodies of all sandboxes may have at a time, in bytes, above which nobody gets more than the share that each is sure of.
 _BODIES = 96 << 20
 _SHARE = 4 << 20
+# So many chunks of a body, unless they have so many bytes on average, take long to read for what they hold.
+_CHUNKS = 10_000
+_CHUNK = 512
 # A body with so many values takes some ten milliseconds to read, in which nobody else is served.
 _VALUES = 10_000
 
@@ -263,6 +266,11 @@ class Gateway:
         if not request.content.at_eof():
             # What it still sends is not read: it may be without end.
             response.force_close()
+        if refusal.reason == "chunks":
+            # Nor for the two seconds in which others may come to read the answer.
+            await response.prepare(request)
+            await response.write_eof()
+            request.protocol.force_close()
         return response
 
     async def _denied(self, sandbox: str, request: web.BaseRequest, refusal: Refusal) -> None:
@@ -297,12 +305,18 @@ class Gateway:
         if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
             # Whoever waits to be told sends nothing before.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        parts = []
+        parts, chunks = [], 0
         try:
             async with asyncio.timeout(self.settings.times.body):
-                async for part in request.content.iter_any():
+                while True:
+                    part, whole_chunk = await request.content.readchunk()
+                    if not part and not whole_chunk:
+                        break
+                    chunks += whole_chunk
                     holder.take(len(part))
                     self._bounded(box, holder)
+                    if chunks > _CHUNKS and holder.size < chunks * _CHUNK:
+                        raise Refusal(400, "chunks", f"the body comes in more than {_CHUNKS} chunks of less than {_CHUNK} bytes")
                     parts.append(part)
         except TimeoutError:
             raise Refusal(408, "slow", f"the body did not come within {self.settings.times.body} s") from None
