@@ -877,9 +877,22 @@ def test_what_takes_long_to_read_counts_as_many_requests(tmp_path: Path) -> None
         for path in ("/v1/messages", "/v1/messages/count_tokens"):
             got = own.llm.ask(path, many_values)
             assert (got.status, got.reason) == (429, "rate") and 35 <= int(got.headers["retry-after"]) <= 60
-            assert "counts as 51 of them" in got.json["error"]["message"]
+            assert "counts as 52 of them" in got.json["error"]["message"]
         assert own.llm.ask("/v1/messages", message()).status == 200
         assert own.llm.ask("/v1/messages", message(), sandbox="two").status == 200
+        large = message("x" * (29 << 20))
+        assert own.llm.ask("/v1/messages", large, sandbox="two").status == 200
+        got = own.llm.ask("/v1/messages", large, sandbox="two")
+        assert (got.status, got.reason) == (429, "rate") and "counts as 30 of them" in got.json["error"]["message"]
+
+
+def test_a_sandbox_that_is_held_up_is_told_so_before_its_body_is_read(tmp_path: Path) -> None:
+    rule = {"failures": 1, "period": 60, "pause": 60, "longest": 60}
+    with standing(tmp_path, breakers={"upstream": {"failures": 1000}, "sandbox": rule}) as own:
+        assert own.llm.ask("/v1/messages", message("[simulate status=400]")).status == 400
+        head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\ncontent-length: 1000000\r\n\r\n".encode()
+        got = raw(own.llm, head)
+        assert got.startswith(b"HTTP/1.1 429 ") and b"x-guardrails-reason: breaker" in got
 
 
 MANY_VALUES = {"model": "claude-sonnet-4-5", "max_tokens": 5, "messages": [1] * 900_000}

@@ -80,6 +80,10 @@ class Breaker:
         self._probing = True
         return 0.0, change
 
+    def waits(self, now: float) -> float:
+        """Return after how many seconds to come again (0: now), without coming in."""
+        return max(0.0, self._until - now) if self.state == "open" else 0.0
+
     def succeeded(self) -> Change | None:
         """Note that one who passed fared well."""
         if self.state != "half-open":

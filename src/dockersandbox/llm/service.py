@@ -48,8 +48,9 @@ _SHARE = 4 << 20
 # So many chunks of a body, unless they have so many bytes on average, take long to read for what they hold.
 _CHUNKS = 10_000
 _CHUNK = 512
-# A body with so many values takes some ten milliseconds to read, in which nobody else is served.
+# A body with so many values, or of so many bytes, takes some ten milliseconds to read, in which nobody else is served.
 _VALUES = 10_000
+_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(slots=True)
@@ -325,12 +326,12 @@ class Gateway:
         return self._weighed(box, b"".join(parts))
 
     def _weighed(self, box: Box, body: bytes) -> bytes:
-        """Return *body*, which counts as several requests where it has many values. Raises Refusal."""
+        """Return *body*, which counts as several requests where it is large or has many values. Raises Refusal."""
         rate = box.requests.rate
         # It has been counted once by now, as it will be when it comes again: it must fit beside that.
-        more = min(calls.values(body) // _VALUES, rate - 1) if len(body) > _VALUES else 0
+        more = min(calls.values(body) // _VALUES + len(body) // _BYTES, rate - 1) if len(body) > _VALUES else 0
         if more and (wait := box.requests.take(more, self._now())):
-            text = f"more than {rate} requests a minute; one with so many values counts as {more + 1} of them"
+            text = f"more than {rate} requests a minute; one that takes so long to read counts as {more + 1} of them"
             raise Refusal(429, "rate", text, _seconds(wait + 60 / rate))
         return body
 
@@ -379,6 +380,8 @@ class Gateway:
 
     async def _call(self, box: Box, request: web.BaseRequest, kind: Family, route: calls.Wire) -> web.StreamResponse:
         begun = self._now()
+        # Before the body is read, which takes more than all that comes before it.
+        self._held_up(box, box.breaker.waits(begun))
         with Place(box, self._room) as place:
             exchange, notes = await self._admit(box, request, kind, route, await self._body(box, request, place), begun)
             self.exchanges.add(exchange)
@@ -401,8 +404,7 @@ class Gateway:
         run = box.run
         wait, change = box.breaker.enter(self._now())
         self._breaker_changed("sandbox", box.name, change)
-        if wait:
-            raise Refusal(429, "breaker", f"this sandbox is held up: {box.breaker.reason}", _seconds(wait))
+        self._held_up(box, wait)
         try:
             if box.repeats.add(call.sha256, self._now()):
                 self._breaker_changed("sandbox", box.name, box.breaker.trip(self._now(), "the same request again and again"))
@@ -430,6 +432,10 @@ class Gateway:
         if warnings := [*(f"budget {name} is over" for name in exchange.over), *(f"{key} is left out" for key in call.left_out)]:
             notes[wire.WARNING] = "; ".join(warnings)
         return exchange, notes
+
+    def _held_up(self, box: Box, wait: float) -> None:
+        if wait:
+            raise Refusal(429, "breaker", f"this sandbox is held up: {box.breaker.reason}", _seconds(wait))
 
     def _price(self, upstream: Upstream, call: Call, at: int) -> Price:
         try:
