@@ -869,6 +869,18 @@ def test_a_clock_that_is_set_is_told_of(tmp_path: Path) -> None:
 # -- limits
 
 
+def test_a_great_many_names_hide_nothing_from_root(tmp_path: Path) -> None:
+    bodies = [message(model=f"name-{number}-{'y' * 100}", max_tokens=1) for number in range(6000)]
+    runs = [*TOTAL, {"name": "each", "scope": "model", "limit": 1}]
+    with standing(tmp_path, budgets=runs) as own:
+        for start in range(0, len(bodies), 1000):
+            assert {status for status, _reason, _body in asyncio.run(many(own.llm, bodies[start : start + 1000]))} == {200}
+        told = own.llm.command("spend")["spend"]
+        assert len(told["model"]) == 257 and sum(row["spent"] for row in told["model"].values()) == told["total"]["total"]["spent"]
+        standings = own.llm.command("budgets")["standing"]
+        assert len([row for row in standings if row["name"] == "each"]) == 257
+
+
 def test_what_takes_long_to_read_counts_as_many_requests(tmp_path: Path) -> None:
     two = {"token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
     many_values = {"model": "claude-sonnet-4-5", "max_tokens": 5, "messages": [1] * 500_000}

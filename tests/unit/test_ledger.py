@@ -344,6 +344,33 @@ def test_budgets_are_declared_for_all_or_added(tmp_path: Path) -> None:
     run(tmp_path / "ledger.db", story)
 
 
+def test_models_beyond_so_many_are_one_but_for_those_that_a_budget_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "_MODELS", 3)
+    monkeypatch.setattr(ledger_module, "_TOLD", 4)
+
+    async def story(ledger: SqliteLedger) -> None:
+        each = budgets.Budget("each", "model", "*", 9, "day", "UTC", "hard")
+        named = budgets.Budget("named", "model", "p/named", 7, "day", "UTC", "hard")
+        await ledger.declare([*total(100), each, named], True)
+        for number in range(5):
+            assert await ledger.reserve(ask(f"m{number}", 1 + number, model=f"p/m{number}")) == Held(f"m{number}", 1 + number, ())
+            await ledger.settle(f"m{number}", 1 + number)
+        # The fourth and the fifth are one, for which no more is left.
+        refused = await ledger.reserve(ask("m5", 1, model="p/m5"))
+        assert isinstance(refused, Refused) and (refused.budget, refused.subject) == ("each", "model:other")
+        assert await ledger.reserve(ask("n", 7, model="p/named")) == Held("n", 7, ())
+        await ledger.settle("n", 7)
+        refused = await ledger.reserve(ask("o", 1, model="p/named"))
+        assert isinstance(refused, Refused) and (refused.budget, refused.subject) == ("named", "model:p/named")
+        spent = (await ledger.spend(0))["model"]
+        assert {name: row["spent"] for name, row in spent.items()} == {"p/m0": 1, "p/m1": 2, "p/m2": 3, "other": 9, "p/named": 7}
+        # Those that have spent most are told.
+        told = [row["subject"] for row in await ledger.standing() if row["name"] == "each"]
+        assert told == ["model:other", "model:p/m1", "model:p/m2", "model:p/named"]
+
+    run(tmp_path / "ledger.db", story, limit=None)
+
+
 def test_single_calls_are_forgotten_and_their_sums_are_not(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 

@@ -62,10 +62,10 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         try:
             if text is None:
                 raise Refused(f"a command of {size} bytes is over the limit of {frames.LIMIT}")
-            answer = await handle(frames.decode(text))
+            answer = frames.encode(await handle(frames.decode(text)))
         except (Refused, frames.FrameError) as error:
-            answer = {"error": " ".join(str(error).split())}
-        writer.write(frames.encode(answer))
+            answer = frames.encode({"error": " ".join(str(error).split())})
+        writer.write(answer)
         await writer.drain()
         if text is None:
             return

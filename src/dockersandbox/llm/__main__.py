@@ -34,7 +34,7 @@ NAME = "llm"
 _WRITE = 5.0  # seconds between looks at the figures
 _GRACE = 10.0
 _CHUNK = 1 << 16
-_MOST_RUNS = 1000
+_TOLD = 1000
 _GARBAGE = 10_000
 
 
@@ -305,8 +305,8 @@ class Service:
         if not calls.whole(since) or since < 0:
             raise admin.Refused(f"since: {since!r} is not a number of seconds since 1970")
         spend = await self.ledger.spend(since)
-        # There is no end of runs, and an answer has one: the dearest are told.
-        spend["run"] = dict(heapq.nlargest(_MOST_RUNS, spend["run"].items(), key=lambda item: item[1]["spent"]))
+        # There is no end of names, and an answer has one: the dearest are told.
+        spend = {scope: dict(heapq.nlargest(_TOLD, found.items(), key=lambda item: item[1]["spent"])) for scope, found in spend.items()}
         return {"since": since, "spend": spend}
 
     async def stop(self, message: dict[str, t.Any]) -> dict[str, t.Any]:

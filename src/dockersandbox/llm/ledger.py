@@ -43,6 +43,11 @@ _IDLE_POLL = 0.5
 _PATIENCE = 10.0
 _LOOK = 0.5
 _DAY = 86400
+# More models than these, but for those that a budget names, are one: a name costs whoever asks for it nothing.
+_MODELS = 256
+_OTHER = "other"
+# Of one budget so many subjects are told, those that have spent most.
+_TOLD = 500
 _TABLES = """
 CREATE TABLE spend (key TEXT NOT NULL, bucket INTEGER NOT NULL, micro INTEGER NOT NULL, calls INTEGER NOT NULL,
     PRIMARY KEY (key, bucket)) WITHOUT ROWID;
@@ -153,6 +158,7 @@ class SqliteLedger:
         # Of several changes of a call the last one holds: which of two rows an UPDATE goes by is not defined.
         self._changed: dict[str, tuple[t.Any, ...]] = {}
         self._spend: collections.defaultdict[tuple[str, int], list[int]] = collections.defaultdict(lambda: [0, 0])
+        self._models: set[str] = set()
         self._freed = False
         self._seen = -1
         self._next_care = 0.0
@@ -367,17 +373,28 @@ class SqliteLedger:
             ahead -= 1 if ahead else 0
             if wish.answer.done():
                 continue
-            decision = self._books.decide(wish.ask, ended or wish.deadline <= now)
+            ask = self._bounded(wish.ask)
+            decision = self._books.decide(ask, ended or wish.deadline <= now)
             if decision is None:
                 kept.append(wish)
                 continue
             if isinstance(decision, Held):
-                if wish.ask.id in self._books.holds:
-                    answers.append((wish, LedgerError(f"{wish.ask.id}: is held already")))
+                if ask.id in self._books.holds:
+                    answers.append((wish, LedgerError(f"{ask.id}: is held already")))
                     continue
-                self._hold(wish.ask, decision.micro)
+                self._hold(ask, decision.micro)
             answers.append((wish, decision))
         self._waiting.extend(kept)
+
+    def _bounded(self, ask: Ask) -> Ask:
+        """Return *ask* with a model that is counted by its name, or as one of all the others."""
+        name = ask.subjects.get("model")
+        if name is None or name in self._models:
+            return ask
+        if len(self._models) >= _MODELS and not any(budget.scope == "model" and budget.subject == name for budget in self._books.budgets):
+            return ask._replace(subjects={**ask.subjects, "model": _OTHER})
+        self._models.add(name)
+        return ask
 
     def _foretell(self, answers: list[tuple[_Wish | _Work, t.Any]]) -> None:
         """Tell what is about to be durable to those who have something to do meanwhile."""
@@ -563,7 +580,8 @@ class SqliteLedger:
                 # There is no end of runs: those of the last day are told.
                 told = max(start, now - _DAY) if budget.scope == "run" else start
                 rows = self._db.execute(
-                    "SELECT DISTINCT key FROM spend WHERE key >= ? AND key < ? AND bucket >= ?", (like, f"{budget.scope};", told)
+                    "SELECT key FROM spend WHERE key >= ? AND key < ? AND bucket >= ? GROUP BY key ORDER BY SUM(micro) DESC LIMIT ?",
+                    (like, f"{budget.scope};", told, _TOLD),
                 )
                 keys = {row[0] for row in rows} | set(self._books.held_by(budget.scope))
             for key in sorted(keys):
