@@ -383,9 +383,14 @@ def test_what_it_can_be_cut_down_to(kind: calls.Wire, fields: dict[str, t.Any], 
         ),
     ],
 )
-def test_cutting_down(kind: calls.Wire, fields: dict[str, t.Any], room: int, sent: dict[str, t.Any]) -> None:
+@pytest.mark.parametrize("light", [False, True])
+def test_cutting_down(kind: calls.Wire, fields: dict[str, t.Any], room: int, sent: dict[str, t.Any], light: bool) -> None:
     call = read(kind, **fields)
+    if light:
+        call.lighten()
+    call.put("service_tier", "default")
     call.limit(room)
+    assert json.loads(call.encoded).items() >= {"model": json.loads(read(kind, **fields).encoded)["model"], "service_tier": "default"}.items()
     assert json.loads(call.encoded).items() >= sent.items()
     assert call.most_outputs <= max(room, call.least_outputs)
 

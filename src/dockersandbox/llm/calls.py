@@ -174,7 +174,7 @@ class Call:
             return
         self.outputs = each
         self.clamped = True
-        body = msgspec.json.decode(self.encoded)
+        body = self._values()
         for key in _LIMITS[self.wire]:
             if body.get(key) is not None:
                 body[key] = min(body[key], each)
@@ -184,9 +184,13 @@ class Call:
         self.encoded = msgspec.json.encode(body)
 
     def put(self, key: str, value: t.Any) -> None:
-        """Set a value of what is sent on, as long as that is known by more than its bytes."""
-        self.body[key] = value
-        self.encoded = msgspec.json.encode(self.body)
+        """Set a value of what is sent on."""
+        body = self._values()
+        body[key] = value
+        self.encoded = msgspec.json.encode(body)
+
+    def _values(self) -> Body:
+        return self.body or t.cast("Body", msgspec.json.decode(self.encoded))
 
     def lighten(self) -> None:
         """Keep only the bytes of what is sent on: a long text with one rare character takes four times as much."""
