@@ -68,13 +68,16 @@ class Provider:
             return _json(Messages.error(404, f"simulated: there is no {request.path[:100]}"), 404)
         self.asked += 1
         wish = plan.wish(plan.texts(body))
+        said = self._say(body, raw, wish)
+        # Whoever is made to wait keeps no long text meanwhile.
+        body = {key: body[key] for key in ("stream", "stream_options") if key in body}
+        del raw
         if wish.delay:
             await self._pause(wish.delay)
         if 300 <= wish.status < 400:
             return web.Response(status=wish.status, headers={**HEADERS, "location": "http://127.0.0.1:9/"})
         if wish.status:
             return _json(form.error(wish.status, "simulated: this error was asked for"), wish.status, {"retry-after": "1"} if wish.status == 429 else {})
-        said = self._say(body, raw, wish)
         entry = Entry(request.headers.get("x-client-request-id", ""), said.model, said.used, finished=True)
         if body.get("stream"):
             return await self._stream(request, form, body, said, entry)
