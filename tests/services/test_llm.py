@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import http.client
 import json
@@ -16,6 +17,7 @@ import signal
 import socket
 import time
 import typing as t
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -556,6 +558,26 @@ def test_a_body_of_100_mb_is_refused_at_its_head(stand: Stand) -> None:
     assert raw(stand.llm, head, b"x" * 100_000).startswith(b"HTTP/1.1 413 ")
     head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
     assert raw(stand.llm, head, *[b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"] * 40).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_packed_body_is_not_unpacked_beyond_its_bound(stand: Stand) -> None:
+    assert stand.llm.ask("/v1/messages", gzip.compress(json.dumps(message()).encode()), {"content-encoding": "gzip"}).status == 200
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join([packer.compress(b'{"model": "'), *(packer.compress(bytes(1 << 20)) for _number in range(1000)), packer.flush()])
+    head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\ncontent-encoding: gzip\r\ncontent-length: {len(bomb)}\r\n\r\n".encode()
+    process = stand.llm.process
+    assert process is not None
+
+    def processor_time() -> float:
+        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = processor_time()
+    for _turn in range(4):
+        got = raw(stand.llm, head, bomb)
+        assert got.startswith(b"HTTP/1.1 413 ") or not got
+    # To unpack it all takes a second each time.
+    assert processor_time() - before < 2
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(1, b"HTTP/1.1 400 "), (100, b"HTTP/1.1 400 "), (1000, b"HTTP/1.1 200 ")])

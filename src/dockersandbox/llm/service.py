@@ -267,11 +267,11 @@ class Gateway:
         if not request.content.at_eof():
             # What it still sends is not read: it may be without end.
             response.force_close()
-        if refusal.reason == "chunks":
-            # Nor for the two seconds in which others may come to read the answer.
-            await response.prepare(request)
-            await response.write_eof()
-            request.protocol.force_close()
+            if refusal.reason == "chunks" or "content-encoding" in request.headers:
+                # Nor for the two seconds in which others may come to read the answer: a few bytes of it can take long.
+                await response.prepare(request)
+                await response.write_eof()
+                request.protocol.force_close()
         return response
 
     async def _denied(self, sandbox: str, request: web.BaseRequest, refusal: Refusal) -> None:
