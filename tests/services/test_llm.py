@@ -560,6 +560,27 @@ def test_a_body_of_100_mb_is_refused_at_its_head(stand: Stand) -> None:
     assert raw(stand.llm, head, *[b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"] * 40).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize(
+    ("head", "wanted"),
+    [("POST /v1/messages HTTP/1.1\r\nauthorization: Bearer another", b"HTTP/1.1 401 "), (f"GET /v1/models HTTP/1.1\r\nx-api-key: {TOKEN}", b"HTTP/1.1 200 ")],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_body_that_nobody_asked_for_is_let_in_in_chunks_of_some_size(stand: Stand, head: str, wanted: bytes, size: int) -> None:
+    chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+        plain.settimeout(20)
+        plain.connect(stand.llm.socket())
+        plain.sendall(f"{head}\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        assert plain.recv(1 << 16).startswith(wanted)
+        sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 2 << 20:
+                plain.sendall(chunk * (10_000 // size))
+                sent += 10_000
+        # The small ones are not read for long: what is on the way fits into buffers.
+        assert (sent >= 2 << 20) == (size == 1000)
+
+
 def test_a_packed_body_is_not_unpacked_beyond_its_bound(stand: Stand) -> None:
     assert stand.llm.ask("/v1/messages", gzip.compress(json.dumps(message()).encode()), {"content-encoding": "gzip"}).status == 200
     packer = zlib.compressobj(wbits=31)

@@ -48,6 +48,10 @@ _SHARE = 4 << 20
 # So many chunks of a body, unless they have so many bytes on average, take long to read for what they hold.
 _CHUNKS = 10_000
 _CHUNK = 512
+# What is read when there are no more.
+_NO_MORE = (b"", False)
+# Seconds for which one who is refused in the middle of a body may go on to send it.
+_LINGER = 2.0
 # A body with so many values, or of so many bytes, takes some ten milliseconds to read, in which nobody else is served.
 _VALUES = 10_000
 _BYTES = 1 << 20
@@ -135,6 +139,21 @@ class Exchange:
         if not self.cut:
             self.cut = why
             self.task.cancel()
+
+
+class _Chunks:
+    """Counts the chunks of a body."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._size = 0
+
+    def small(self, part: bytes, ended: bool) -> bool:
+        """Take *part* into account, which may have *ended* a chunk; return whether there are many, and small ones."""
+        self._count += ended
+        self._size += len(part)
+        return self._count > self._most and self._size < self._count * _CHUNK
 
 
 class Room:
@@ -263,16 +282,29 @@ class Gateway:
         headers = {wire.REASON: refusal.reason, "content-type": "application/json"}
         if refusal.retry_after is not None:
             headers["retry-after"] = str(refusal.retry_after)
-        response = web.Response(status=refusal.status, body=wire.error(kind, refusal), headers=headers)
+        return await self._unread(request, web.Response(status=refusal.status, body=wire.error(kind, refusal), headers=headers))
+
+    async def _unread(self, request: web.BaseRequest, response: web.Response) -> web.Response:
+        """Return the *response* to a request whose body was not read to its end: it may have none."""
         if not request.content.at_eof():
-            # What it still sends is not read: it may be without end.
             response.force_close()
-            if refusal.reason == "chunks" or "content-encoding" in request.headers:
-                # Nor for the two seconds in which others may come to read the answer: a few bytes of it can take long.
-                await response.prepare(request)
-                await response.write_eof()
-                request.protocol.force_close()
+            if "transfer-encoding" in request.headers or "content-encoding" in request.headers:
+                with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                    await response.prepare(request)
+                    await response.write_eof()
+                await self._let_go(request)
         return response
+
+    async def _let_go(self, request: web.BaseRequest) -> None:
+        """End a connection on which a few bytes can take long to read. Who sends on in chunks of some size may do so until he
+        has read the answer, as the server lets all others."""
+        count = _Chunks(_CHUNKS // 10)
+        if "content-encoding" not in request.headers:
+            with contextlib.suppress(TimeoutError, aiohttp.ClientError, web.RequestPayloadError, ConnectionError, ValueError):
+                async with asyncio.timeout(_LINGER):
+                    while (got := await request.content.readchunk()) != _NO_MORE and not count.small(*got):
+                        pass
+        request.protocol.force_close()
 
     async def _denied(self, sandbox: str, request: web.BaseRequest, refusal: Refusal) -> None:
         self.metrics.refused(sandbox, refusal.reason)
@@ -306,19 +338,15 @@ class Gateway:
         if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
             # Whoever waits to be told sends nothing before.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        parts, chunks = [], 0
+        parts, count = [], _Chunks(_CHUNKS)
         try:
             async with asyncio.timeout(self.settings.times.body):
-                while True:
-                    part, whole_chunk = await request.content.readchunk()
-                    if not part and not whole_chunk:
-                        break
-                    chunks += whole_chunk
-                    holder.take(len(part))
+                while (got := await request.content.readchunk()) != _NO_MORE:
+                    holder.take(len(got[0]))
                     self._bounded(box, holder)
-                    if chunks > _CHUNKS and holder.size < chunks * _CHUNK:
+                    if count.small(*got):
                         raise Refusal(400, "chunks", f"the body comes in more than {_CHUNKS} chunks of less than {_CHUNK} bytes")
-                    parts.append(part)
+                    parts.append(got[0])
         except TimeoutError:
             raise Refusal(408, "slow", f"the body did not come within {self.settings.times.body} s") from None
         except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError, ValueError) as error:
@@ -372,9 +400,10 @@ class Gateway:
                         self._judge(upstream, answer.status)
                         if 300 <= answer.status < 400:
                             raise Refusal(502, "redirect", "the upstream sends elsewhere, where nothing is sent")
-                        return web.Response(status=answer.status, body=content, headers=wire.back(answer.headers))
+                        response = web.Response(status=answer.status, body=content, headers=wire.back(answer.headers))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise self._unreachable(upstream, error) from None
+            return await self._unread(request, response)
 
     # -- what costs
 
