@@ -75,11 +75,17 @@ def test_what_refers_to_itself_ends_where_it_may() -> None:
         {"type": "string", "minLength": "x"},
         {"allOf": [3]},
         {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]},
+        {"anyOf": [{"$ref": "#"}] * 5000},
+        {"type": "string", "description": "x" * 120_000},
     ],
 )
 def test_what_has_no_small_value_is_given_up(schema: dict[str, t.Any]) -> None:
     with pytest.raises(shapes.Unmade):
         shapes.example(schema)
+
+
+def test_a_step_that_is_next_to_nothing_is_left() -> None:
+    assert shapes.example({"type": "number", "minimum": 5, "exclusiveMaximum": 9, "multipleOf": 5e-324}) == 5
 
 
 @pytest.mark.parametrize("limit", [10**400, -(10**400), float("nan"), float("inf"), True, "3", None, [1]])

@@ -9,6 +9,8 @@ import contextlib
 import math
 import typing as t
 
+import msgspec
+
 Schema = dict[str, t.Any]
 TEXT = "simulated"
 _FORMATS = {
@@ -27,7 +29,9 @@ _FORMATS = {
 _DEPTH = 32
 _VALUES = 1000
 _LONGEST = 10_000
+_MOST_SCHEMA = 120_000  # bytes
 _FAR = 10**15
+_NEAR = 10**-9
 
 
 class Unmade(Exception):
@@ -36,6 +40,9 @@ class Unmade(Exception):
 
 def example(schema: t.Any) -> t.Any:
     """Return a small value of the form *schema*. What only narrows a text (``pattern``) is not looked at. Raises Unmade."""
+    # Forms are joined with what stands beside them, each time anew.
+    if len(msgspec.json.encode(schema)) > _MOST_SCHEMA:
+        raise Unmade
     return _Maker(schema).made(schema, 0)
 
 
@@ -66,10 +73,12 @@ class _Maker:
     def _first(self, schema: Schema, key: str, depth: int) -> t.Any:
         """Return null if that is one of several forms, else a value of the first that has one: it may be the schema again, without end."""
         rest = {name: value for name, value in schema.items() if name != key}
-        forms = [{**rest, **one} for one in schema[key] if isinstance(one, dict)]
+        forms = [one for one in schema[key] if isinstance(one, dict)]
         for form in sorted(forms, key=lambda form: form.get("type") != "null"):
+            if self._left < 0:
+                break
             with contextlib.suppress(Unmade):
-                return self.made(form, depth + 1)
+                return self.made({**rest, **form}, depth + 1)
         raise Unmade
 
     def _referred(self, name: str) -> Schema:
@@ -145,6 +154,6 @@ def _number(schema: Schema, whole: bool) -> int | float:
 
 def _limit(schema: Schema, key: str) -> int | float | None:
     value = schema.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_FAR <= value <= _FAR or (key == "multipleOf" and value <= 0):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_FAR <= value <= _FAR or (key == "multipleOf" and value < _NEAR):
         return None
     return value
