@@ -408,6 +408,16 @@ def test_a_usage_that_cannot_be_is_charged_whole_and_told_of(stand: Stand, path:
     assert stand.of_call("llm.alarm", got.headers["x-guardrails-call"])["reason"].startswith(alarm)
 
 
+@pytest.mark.parametrize("cost", [0.000084, 0.00009])
+def test_what_a_router_says_that_a_call_did_cost_is_charged(tmp_path: Path, stand: Stand, cost: float) -> None:
+    usage = {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12, "cost": cost}
+    body = json.dumps({"object": "chat.completion", "model": "m", "choices": [{"index": 0, "message": {"content": "x"}}], "usage": usage}).encode()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    got, listener = against(tmp_path, stand, answer, lambda llm: llm.ask("/v1/chat/completions", chat()))
+    assert (got.status, got.body) == (200, body)
+    assert listener.spend == {"spent": round(cost * 10**6), "held": 0, "calls": 1}
+
+
 # -- clients that go away
 
 

@@ -135,6 +135,9 @@ def added(definition: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         ("responses", {"instructions": [{"type": "additional_tools", "tools": [MCP]}]}, "server_tool", "'mcp'"),
         ("chat", {"model": "gpt-4o-Search-preview"}, "server_tool", "gpt-4o-Search-preview: the provider would search"),
         ("chat", {"plugins": [{"id": "web"}]}, "not_allowed", "plugins is not allowed"),
+        ("chat", {"search_parameters": {"mode": "on"}}, "not_allowed", "search_parameters is not allowed"),
+        ("chat", {"enable_search": True}, "not_allowed", "enable_search is not allowed"),
+        ("chat", {"model": "openai/gpt-x:online"}, "server_tool", "the provider would search"),
         ("chat", {"api_base": "https://x"}, "not_allowed", "api_base is not allowed: it asks for an answer from elsewhere"),
         ("responses", {"base_url": "https://x"}, "not_allowed", "base_url is not allowed"),
         ("responses", {"service_tier": "ultrafast"}, "tier", "service_tier: 'ultrafast' is not one whose price is known: auto, default"),
@@ -202,6 +205,38 @@ def test_what_is_written_in_another_way_is_found_too() -> None:
     assert set(calls.read("messages", raw, RULES).kinds) >= {"cache_write", "cache_write_1h"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "key"),
+    [
+        ("messages", {"Model": "claude-dear"}, "Model"),
+        ("messages", {"MAX_TOKENS": 50_000}, "MAX_TOKENS"),
+        # To such a server the sign for Kelvin is a k, and the long s an s.
+        ("messages", {"max_to\u212aens": 50_000}, "max_to"),
+        ("chat", {"\u017ftream": True}, "tream"),
+        ("chat", {"N": 9}, "N"),
+        ("chat", {"stream": True, "stream_options": {"Include_Usage": False}}, "Include_Usage"),
+        ("chat", {"Fallbacks": ["gpt-dear"]}, "Fallbacks"),
+        ("chat", {"Tools": [{"type": "web_search"}]}, "Tools"),
+        ("chat", {"messages": [{"role": "user", "Content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]}, "Content"),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"Url": "http://x"}}]}]}, "Url"),
+        ("responses", {"Background": True}, "Background"),
+        ("responses", {"tools": [{"type": "function", "name": "f", "Type": "web_search"}]}, "Type"),
+        ("responses", {"tools": [{"type": "namespace", "tools": [{"type": "function", "name": "f", "TYPE": "web_search"}]}]}, "TYPE"),
+    ],
+)
+def test_keys_that_some_servers_read_as_others(kind: calls.Wire, fields: dict[str, t.Any], key: str) -> None:
+    with pytest.raises(Refusal, match=key) as raised:
+        read(kind, **fields)
+    assert (raised.value.status, raised.value.reason) == (400, "value")
+
+
+def test_what_is_the_agents_own_may_have_any_keys() -> None:
+    schema = {"type": "object", "properties": {"Type": {"type": "string"}, "Model": {"type": "string"}}}
+    said = [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {"Type": "a", "Content": "b"}}]}]
+    tools = [{"name": "f", "input_schema": schema}]
+    assert read("messages", messages=said, tools=tools, metadata={"User": 1}, providerOptions={"Model": 1}).model == "claude-x"
+
+
 def picture(data: str) -> list[dict[str, t.Any]]:
     return [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": data}}]}]
 
@@ -224,8 +259,8 @@ def named_tools(count: int) -> list[dict[str, t.Any]]:
         # A picture costs what pictures cost, not what its bytes would.
         ("messages", {"messages": picture("A" * 500_000)}, 16_384, 17_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": picture("A" * 500_000)[0]["content"]}]}]}, 16_384, 17_000),
-        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,QUFB"}}]}]}, 16_384, 17_000),
-        ("responses", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64," + "A" * 9999}]}]}, 16_384, 17_000),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,QUFB"}}]}]}, 49_152, 50_000),
+        ("responses", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64," + "A" * 9999}]}]}, 49_152, 50_000),
         # What lies at the provider, or is packed, is only limited by the model's context.
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]}, 200_000, 200_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "JVBE"}}]}]}, 200_000, 200_000),
@@ -233,6 +268,7 @@ def named_tools(count: int) -> list[dict[str, t.Any]]:
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "x" * 1000}}]}]}, 1000, 1400),
         ("messages", {"thread": {"type": "continue", "previous_message_id": "msg_1"}}, 200_000, 200_000),
         ("chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, 200_000, 200_000),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,QUFB"}}]}]}, 200_000, 200_000),
         ("responses", {"previous_response_id": "resp_1"}, 200_000, 200_000),
         ("responses", {"conversation": {"id": "conv_1"}}, 200_000, 200_000),
         ("responses", {"prompt": {"id": "pmpt_1"}}, 200_000, 200_000),
@@ -240,8 +276,8 @@ def named_tools(count: int) -> list[dict[str, t.Any]]:
         ("responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, 200_000, 200_000),
         ("responses", {"input": [{"id": "msg_1"}]}, 200_000, 200_000),
         ("responses", {"input": [{"type": "message", "id": "msg_1", "role": "user", "content": "x"}]}, 100, 400),
-        ("responses", {"input": [{"type": "image_generation_call", "id": "ig_1", "result": None}]}, 16_384, 17_000),
-        ("responses", {"input": [{"type": "computer_call_output", "output": SCREEN}]}, 16_384, 17_000),
+        ("responses", {"input": [{"type": "image_generation_call", "id": "ig_1", "result": None}]}, 49_152, 50_000),
+        ("responses", {"input": [{"type": "computer_call_output", "output": SCREEN}]}, 49_152, 50_000),
         # A picture within a document is one too.
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "content", "content": PICTURE}}]}]}, 16_384, 17_000),
         # A tool that is named is put there once more each time, and what is compacted is read twice.
@@ -287,7 +323,7 @@ def test_a_model_that_always_searches_is_paid_for_that() -> None:
 
 
 def test_links_are_followed_where_fetching_is_allowed() -> None:
-    assert 16_384 <= read("chat", SEARCHES, messages=content(type="image_url", image_url={"url": "https://x/y.png"})).most_inputs(200_000) <= 17_000
+    assert 49_152 <= read("chat", SEARCHES, messages=content(type="image_url", image_url={"url": "https://x/y.png"})).most_inputs(200_000) <= 50_000
     assert read("messages", SEARCHES, messages=content(type="document", source={"type": "url", "url": "https://x"})).inputs is None
 
 

@@ -304,6 +304,64 @@ def test_usages_that_cannot_be(usage: Json | None, alarm: str) -> None:
     assert [word for word, _text in charge.alarms] == ([alarm] if alarm else [])
 
 
+def told(**usage: t.Any) -> bytes:
+    counts = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+    return json.dumps({"model": "small", "choices": [{"message": {"content": "x" * 2000}}], "usage": {**counts, **usage}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("usage", "micro", "alarm"),
+    [
+        ({"cost": 0.00021}, 210, ""),
+        # A router's searches and fees are not among the tokens.
+        ({"cost": 0.0042101}, 4211, ""),
+        ({"cost": {"input_tokens_cost": 0.0001, "request_cost": 0.005, "total_cost": 0.0051}}, 5100, "above_hold"),
+        ({"cost": 0.01}, 10_000, "above_hold"),
+        # What it cannot have cost, and what is no amount.
+        ({"cost": 0.06}, 210, "usage_absurd"),
+        ({"cost": 10**12}, 210, ""),
+        ({"cost": 0}, 210, ""),
+        ({"cost": -1}, 210, ""),
+        ({"cost": "0.004"}, 210, ""),
+        ({"cost": {"total_cost": None}}, 210, ""),
+        ({"cost": True}, 210, ""),
+        # Some servers let more come out than they were told: that is charged where it was seen, or the model can.
+        ({"completion_tokens": 1900, "total_tokens": 1910}, 19_010, "above_hold"),
+        ({"completion_tokens": 3000, "total_tokens": 3010}, HELD, "usage_absurd"),
+    ],
+)
+def test_what_a_provider_charges_besides(usage: Json, micro: int, alarm: str) -> None:
+    charge, _sent = measured(call("chat"), told(**usage), streamed=False)
+    assert (charge.micro, [word for word, _text in charge.alarms]) == (micro, [alarm] if alarm else [])
+
+
+def test_what_a_stream_says_that_it_cost() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30, "cost": 0.0042}
+    charge, sent = measured(call("chat", stream=True), sse(part({"content": "x"}), {"model": "small", "choices": [], "usage": usage}, "[DONE]"))
+    assert (charge.micro, charge.estimated, b"usage" in sent) == (4200, False, False)
+
+
+SOUND = [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "QUFB", "format": "mp3"}}]}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "usage", "counted"),
+    [
+        ({"messages": SOUND}, {"prompt_tokens_details": {"audio_tokens": 6}}, Usage(4, output=20, input_audio=6)),
+        # Who does not tell it apart is charged as if all of it were heard.
+        ({"messages": SOUND}, {}, Usage(output=20, input_audio=10)),
+        ({"messages": SOUND}, {"prompt_tokens_details": {"cached_tokens": 5}}, Usage(output=20, input_audio=10)),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "v"}}, {}, Usage(10, output_audio=20)),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "v"}}, {"completion_tokens_details": {"audio_tokens": 0}}, Usage(10, output=20)),
+        # The word alone is no sound.
+        ({"messages": [{"role": "user", "content": "input_audio"}]}, {}, Usage(10, output=20)),
+    ],
+)
+def test_what_is_heard(asked: Json, usage: Json, counted: Usage) -> None:
+    charge, _sent = measured(call("chat", **asked), told(**usage), streamed=False)
+    assert (charge.usage, charge.estimated) == (counted, False)
+
+
 CALLED = [{"type": "function", "id": "1", "function": {"name": "f", "arguments": "{}"}}]
 ZEROS: dict[str, Json] = {
     "messages": {"input_tokens": 0, "output_tokens": 0},

@@ -51,6 +51,10 @@ ALL = INPUTS + OUTPUTS
         ("openai", "gpt-6-sol", "", Usage(input=272_001, output=10), 1_088_154),
         # sound costs $32 and $64 a million, text $2.50 and $10
         ("openai", "gpt-audio", "", Usage(input=100, output=10, input_audio=100, output_audio=10), 4_190),
+        # $0.30 in, and out text for $2.50 or a picture for $30, which a usage does not tell apart: 1000 * 0.3 + 1290 * 30
+        ("google", "gemini-2.5-flash-image", "", Usage(input=1000, output=1290), 39_000),
+        # $0.30 in, $0.03 from the cache, $1 for sound
+        ("google", "gemini-2.5-flash", "", Usage(input=1000, cache_read=1000, input_audio=1000), 1_330),
     ],
 )
 def test_by_hand(provider: str, model: str, tier: str, usage: Usage, micro: int) -> None:
@@ -122,6 +126,8 @@ def test_an_operator_has_the_last_word() -> None:
         ("openai", "moderation", ""),
         ("openai", "text-embedding-3-small", ""),
         ("anthropic", "claude-haiku-4-5", "fast"),
+        # Sound by the hour is not among its tokens.
+        ("mistral", "voxtral-small-24b-2507", ""),
         ("nobody", "claude-sonnet-4-5", ""),
         ("openai", "", ""),
     ],

@@ -23,8 +23,8 @@ Wire = t.Literal["messages", "chat", "responses"]
 # No byte of text is more than one token; around it come the frame of a conversation, and what a provider says of tools.
 _FRAME = 64
 _TOOLS = 1024
-# What a picture costs at the most, however large it is.
-_PICTURE = 16_384
+# What a picture costs at the most, however large it is: some of OpenAI's small models take more tokens for one than others.
+_PICTURE: dict[Wire, int] = {"messages": 16_384, "chat": 49_152, "responses": 49_152}
 # What a provider wants for thinking at the least.
 _THOUGHT = 1024
 _MOST_TOOLS = 4096
@@ -59,9 +59,10 @@ _ELSEWHERE = {
     "api_base": "an answer from elsewhere",
     "base_url": "an answer from elsewhere",
 }
+_SEARCHES = "searches whose number cannot be limited"
 _REFUSED_KEYS: dict[Wire, dict[str, str]] = {
     "messages": {"mcp_servers": "servers that the provider would connect to", "container": "a container at the provider"},
-    "chat": {"web_search_options": "searches whose number cannot be limited", **_ELSEWHERE},
+    "chat": {"web_search_options": _SEARCHES, "search_parameters": _SEARCHES, "enable_search": _SEARCHES, **_ELSEWHERE},
     "responses": {"background": "an answer that is made later", **_ELSEWHERE},
 }
 # Other models that the provider would try after this one. Without them a call that is declined is, and its client may ask again.
@@ -82,6 +83,14 @@ _KEPT: dict[Wire, tuple[str, ...]] = {"messages": ("thread",), "chat": (), "resp
 # What the provider would fetch where it is a link, and not the thing itself.
 _LINKS = ("image_url", "file_url", "video_url", "audio_url")
 _HOLDERS = frozenset({*_LINKS, "source", "file", "input_audio"})
+# Every key that is looked at in a request, wherever. Some servers do not tell upper case from lower in a key, and go by the last.
+_NAMES = frozenset(
+    "model stream stream_options include_usage n tools tool definition environment memory_limit network_policy max_tool_calls max_uses"
+    " system messages instructions input variables content output tool_references role id type url data result audio file_id thinking"
+    " budget_tokens prediction inference_geo context_management compaction cache_control ttl container".split()
+).union(_LEFT_OUT, _HOLDERS, (key for key, _known in _SPEEDS.values()), *_LIMITS.values(), *_REFUSED_KEYS.values(), *_KEPT.values())
+# Where such keys may stand besides: in parts of these names, of the request and of a tool.
+_INNER = frozenset({"stream_options", "thinking", "environment", "container", "cache_control", *_HOLDERS})
 
 
 # What the tokens of every call may be charged as.
@@ -120,7 +129,8 @@ class Call:
     *inputs* is the most tokens that can go in, None when only the model's context limits them; *outputs* the most tokens that
     one choice may have and *least* what that can be cut down to, *choices* how many of them there are, *extra* what may be
     charged as output besides. *rounds*: how often the provider may read it all. *kinds* are the fields of a usage that tokens
-    may be charged as. *thinks*: whether tokens may come out that no answer shows. *injected*: whether a usage was asked for
+    may be charged as. *thinks*: whether tokens may come out that no answer shows, *hears* and *speaks*: whether what goes in, or comes
+    out, may be heard. *injected*: whether a usage was asked for
     that the client did not ask for. *left_out* are the keys that are not sent on.
     """
 
@@ -141,6 +151,8 @@ class Call:
     tier: str
     percent: int
     thinks: bool
+    hears: bool
+    speaks: bool
     injected: bool
     clamped: bool
     hour: bool
@@ -207,7 +219,7 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
     offered = _offered(body, parts)
     rounds, tools = _asked(wire, body, parts, offered, rules)
     choices = _choices(wire, body, rules)
-    if wire == "chat" and "-search" in model.lower():
+    if wire == "chat" and ("-search" in model.lower() or model.lower().endswith(":online")):
         # Such a model looks things up whether it is asked to or not, once for each answer, and does not say so.
         if "web_search" not in rules.server_tools:
             raise Refusal(403, "server_tool", f"{model}: the provider would search where nobody sees it; cost_rules.server_tools allows it as web_search")
@@ -228,8 +240,11 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
         kinds.append("cache_write")
     if hour:
         kinds.append("cache_write_1h")
+    hears = speaks = False
     if b"audio" in encoded:
         kinds += ["input_audio", "output_audio"]
+        hears = any(part.get("type") in ("input_audio", "audio_url") for part in parts)
+        speaks = wire == "chat" and ("audio" in _of(body, "modalities", list, []) or bool(body.get("audio")))
     compacts = b'"compact' in encoded and bool(body.get("context_management") or body.get("compaction") or b'"compaction_trigger"' in encoded)
     inputs = _inputs(wire, body, parts, offered, encoded)
     prediction = body.get("prediction") if wire == "chat" else None
@@ -254,6 +269,8 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
         percent=110 if wire == "messages" and body.get("inference_geo") == "us" else 100,
         # What a model of OpenAI's thought is charged and not shown, whether it was asked to or not.
         thinks=wire != "messages" or (isinstance(thinking, dict) and thinking.get("type") != "disabled"),
+        hears=hears,
+        speaks=speaks,
         injected=injected,
         clamped=clamped,
         hour=hour,
@@ -369,6 +386,8 @@ def _tier(wire: Wire, body: Body) -> str:
 
 def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t.Any]], rules: Rules) -> tuple[int, dict[str, int]]:
     """Return how often the provider may read what goes in, and how often it may use which of its tools. Raises Refusal."""
+    for part in (body, *parts, *(tool for _where, tool in offered if isinstance(tool, dict))):
+        _plain(part)
     for key, what in _REFUSED_KEYS[wire].items():
         if body.get(key):
             raise Refusal(403, "not_allowed", f"{key} is not allowed: it asks for {what}")
@@ -392,6 +411,15 @@ def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t
         if SERVER_TOOLS[word]:
             uses[SERVER_TOOLS[word]] = uses.get(SERVER_TOOLS[word], 0) + most
     return rounds, uses
+
+
+def _plain(part: Body) -> None:
+    """Refuse a key that some server takes for one that is looked at here, as it is written here."""
+    for key in part:
+        if key not in _NAMES and (other := key.casefold()) in _NAMES:
+            raise Refusal(400, "value", f"{_shown(key)}: such a key is written {other!r}")
+    for key in _INNER.intersection(part):
+        _plain(_object_of(part, key))
 
 
 def _offered(body: Body, parts: list[Body]) -> list[tuple[str, t.Any]]:
@@ -440,7 +468,7 @@ def _inputs(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, 
     inputs = len(encoded) + _FRAME + (_TOOLS if offered else 0)
     named = 0
     for part in parts:
-        tokens, size = _media(part)
+        tokens, size = _media(wire, part)
         if tokens is None:
             return None
         inputs += tokens - size
@@ -491,14 +519,17 @@ def _link(part: Body) -> str:
     return next((link for link in found if isinstance(link, str) and link and not link.startswith("data:")), "")
 
 
-def _media(part: Body) -> tuple[int | None, int]:
+def _media(wire: Wire, part: Body) -> tuple[int | None, int]:
     """Return the most tokens that a picture or a file in *part* is (None: the context), and the bytes of the body that it takes."""
     kind = part.get("type")
     if kind in ("image", "image_url", "input_image", "computer_screenshot", "image_generation_call"):
         source = part.get("source") or part.get("image_url") or part.get("data") or part.get("result") or ""
         data = source.get("data") or source.get("url") or "" if isinstance(source, dict) else source
         size = len(data) if isinstance(data, str) else 0
-        return _PICTURE, size
+        return _PICTURE[wire], size
+    if kind in ("video", "video_url", "input_video"):
+        # An hour in which nothing moves has few bytes.
+        return None, 0
     if kind in ("document", "file", "input_file"):
         source = part.get("source") or part.get("file") or part
         # A page costs its text and its picture, however few bytes a compressed file has: only plain text is bounded by its size.

@@ -10,6 +10,8 @@ that the call can cost, and told of.
 from __future__ import annotations
 
 import dataclasses
+import decimal
+import math
 import re
 import typing as t
 import zlib
@@ -150,11 +152,13 @@ def data_of(event: bytes) -> bytes:
 class Answer:
     """What is known of an answer: *counts* by the fields of a usage, and whether any, or the final ones, were *told*.
 
-    *broken*: what was told cannot be true. *ended*: by its own word. *said*: it says something, of which there are *shown*
-    bytes at the most. *thought*: whether there was thinking, of which perhaps nothing is shown.
+    *broken*: what was told cannot be true. *cost*: what the provider itself says that it charges, in micro-dollars. *ended*: by
+    its own word. *said*: it says something, of which there are *shown* bytes at the most. *thought*: whether there was thinking,
+    of which perhaps nothing is shown.
     """
 
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    cost: int = 0
     told: bool = False
     outputs_told: bool = False
     broken: bool = False
@@ -177,6 +181,13 @@ class Answer:
             self.wrong(f"{field} is {str(value)[:40]}")
         elif value > self.counts.get(field, -1):
             self.counts[field] = value
+
+    def note_cost(self, usage: dict[str, t.Any]) -> None:
+        """Take into account what a provider says that the call did cost, where it does: in dollars, or with the sum in an object."""
+        told = usage.get("cost")
+        dollars = told.get("total_cost") if isinstance(told, dict) else told
+        if (calls.whole(dollars) or isinstance(dollars, float)) and 0 < dollars < _ABSURD:
+            self.cost = max(self.cost, math.ceil(decimal.Decimal(str(dollars)) * 10**6))
 
     def wrong(self, problem: str, broken: bool = True) -> None:
         """Note a problem, and that what was told is not to be believed."""
@@ -314,6 +325,7 @@ def _messages(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call
     answer.ended = answer.ended or whole
     answer.tier = _text(usage.get("speed")) or answer.tier
     answer.geo = _text(usage.get("inference_geo")) or answer.geo
+    answer.note_cost(usage)
     # Where a turn was compacted on the way, the totals leave out what that took.
     iterations = usage.get("iterations")
     rounds = [_object(item) for item in iterations] if isinstance(iterations, list) else []
@@ -358,10 +370,10 @@ def _chat(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call) ->
     choices = content.get("choices")
     messages = [_object(_object(choice).get("message")) for choice in choices] if isinstance(choices, list) else []
     answer.said = answer.said or any(message.get(key) for message in messages for key in _SAID)
-    _openai(answer, content.get("usage"), "prompt_tokens", "completion_tokens")
+    _openai(answer, content.get("usage"), "prompt_tokens", "completion_tokens", call)
 
 
-def _responses(answer: Answer, content: dict[str, t.Any], whole: bool, _call: Call) -> None:
+def _responses(answer: Answer, content: dict[str, t.Any], whole: bool, call: Call) -> None:
     kind = content.get("type")
     if kind == "error":
         answer.failed = answer.ended = True
@@ -377,16 +389,22 @@ def _responses(answer: Answer, content: dict[str, t.Any], whole: bool, _call: Ca
         answer.note("storage_searches", kinds.count("file_search_call"))
         answer.note("code_executions", kinds.count("code_interpreter_call"))
         answer.said = bool(kinds)
-        _openai(answer, response.get("usage"), "input_tokens", "output_tokens")
+        _openai(answer, response.get("usage"), "input_tokens", "output_tokens", call)
 
 
-def _openai(answer: Answer, usage: t.Any, inputs_key: str, outputs_key: str) -> None:
+def _openai(answer: Answer, usage: t.Any, inputs_key: str, outputs_key: str, call: Call) -> None:
     if not isinstance(usage, dict):
         return
     inputs, outputs, total = usage.get(inputs_key), usage.get(outputs_key), usage.get("total_tokens")
     answer.told = answer.outputs_told = True
+    answer.note_cost(usage)
     into = _object(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     out = _object(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    # Who does not tell apart what is heard is charged as if all of it were.
+    if call.hears and into.get("audio_tokens") is None:
+        into = {"audio_tokens": inputs}
+    if call.speaks and out.get("audio_tokens") is None:
+        out = {"audio_tokens": outputs}
     for field, value in (
         ("cache_read", into.get("cached_tokens")),
         ("cache_write", into.get("cache_write_tokens")),
@@ -450,9 +468,15 @@ def charge(call: Call, answer: Answer, price: Price, prices: Prices, provider: s
         return Charge(held, usage, True, tuple(alarms))
     percent = 110 if answer.geo == "us" else 100 if answer.geo else call.percent
     micro = _dearest(answer.tier or call.tier, answer.model, usage, price, prices, provider, at, percent)
+    if answer.cost > _BESIDES * max(micro, held):
+        alarms.append(("usage_absurd", f"the provider tells of {answer.cost} micro-dollars, for a call of {micro} by its usage"))
+    elif answer.cost > micro:
+        micro = answer.cost
     if micro > held:
         most_in = max(call.inputs or 0, price.context or 0, 2_000_000) * call.rounds
-        if usage.total_input > most_in or usage.output + usage.output_audio > call.most_outputs + _SLACK:
+        # Not every server keeps to what it is told of how much may come out.
+        most_out = max(call.most_outputs + _SLACK, price.context, answer.shown)
+        if usage.total_input > most_in or usage.output + usage.output_audio > most_out:
             alarms.append(("usage_absurd", f"{usage.total_input} tokens in and {usage.output} out are more than the call could use"))
             return Charge(held, usage, True, tuple(alarms))
         alarms.append(("above_hold", f"the call cost {micro} micro-dollars, and {held} were held"))
@@ -461,6 +485,8 @@ def charge(call: Call, answer: Answer, price: Price, prices: Prices, provider: s
 
 # How many tokens more than it was allowed to an upstream may let come out.
 _SLACK = 1024
+# How many times what a call costs by its usage, or could, a provider may charge for it: a router's searches and fees come on top.
+_BESIDES = 10
 
 
 def _dearest(tier: str, answered: str, usage: Usage, price: Price, prices: Prices, provider: str, at: int, percent: int) -> int:

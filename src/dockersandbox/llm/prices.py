@@ -34,10 +34,13 @@ KEYS = {
 }
 # Keys that only some providers have, for a part of what another key is for: the dearer of the two is taken.
 _PARTS = {
-    "input_mtok": ("input_text_mtok", "input_image_mtok"),
+    "input_mtok": ("input_text_mtok", "input_image_mtok", "input_video_mtok"),
+    "cache_read_mtok": ("cache_image_read_mtok",),
     "cache_write_mtok": ("cache_write_5m_mtok",),
-    "output_mtok": ("output_text_mtok", "output_reasoning_mtok", "output_citation_mtok"),
+    "output_mtok": ("output_text_mtok", "output_reasoning_mtok", "output_citation_mtok", "output_image_mtok", "output_video_mtok"),
 }
+# What is heard is charged as such, also when it comes from a cache.
+_COVERED = frozenset({"cache_audio_read_mtok"})
 # What a use of a provider's tool costs at the most where no price of it is published, in dollars for a thousand.
 _UNPUBLISHED = {
     "web_searches_kcount": decimal.Decimal(25),
@@ -247,7 +250,9 @@ def _published(provider: str, name: str, at: int, tier: str) -> Price | None:
         for part in parts:
             if part in raw and (key not in raw or _base(raw[part]) > _base(raw[key])):
                 raw[key] = raw[part]
-    if "input_mtok" not in raw or "output_mtok" not in raw:
+    # What is charged by hours, say, is more than its tokens.
+    known = {*KEYS, *_COVERED, *(part for parts in _PARTS.values() for part in parts)}
+    if "input_mtok" not in raw or "output_mtok" not in raw or not raw.keys() <= known:
         return None
     starts = sorted({0, *(tier.start for value in raw.values() if isinstance(value, types.TieredPrices) for tier in value.tiers)})
     tiers = tuple((start, _rates({key: _at(value, start) for key, value in raw.items() if key in KEYS})) for start in starts)
