@@ -293,6 +293,14 @@ def test_an_upstreams_refusal_is_passed_on_and_costs_nothing(tmp_path_factory: p
     assert stand.llm.ask(path, BODIES[path]("[simulate output=1]")).status == 200
 
 
+@pytest.mark.parametrize("status", [408, 504, 524])
+def test_one_who_gave_up_waiting_for_the_model_does_not_know_what_it_cost(tmp_path: Path, stand: Stand, status: int) -> None:
+    given_up = b"HTTP/1.1 %d no\r\ncontent-length: 2\r\n\r\n{}" % status
+    got, listener = against(tmp_path, stand, given_up, lambda llm: llm.ask("/v1/messages", message()))
+    assert (got.status, got.body) == (status, b"{}")
+    assert listener.spend["held"] > listener.spend["spent"] == 0
+
+
 def test_a_redirect_is_not_followed(stand: Stand) -> None:
     before = stand.llm.settled()
     got = stand.llm.ask("/v1/messages", message("[simulate status=302]"))

@@ -682,7 +682,7 @@ class Gateway:
             return
         if answer is not None and (answer.ended or answer.outputs_told):
             self._settle(exchange, answer, outcome)
-        elif outcome.startswith("status_") or not sent:
+        elif not sent or (outcome.startswith("status_") and outcome not in _GIVEN_UP):
             # An upstream charges nothing for what it refuses.
             self._free_hold(exchange, outcome)
         else:
@@ -964,6 +964,8 @@ class Gateway:
 
 # Answers that say that the agent asked for something wrong.
 _ITS_OWN = frozenset({"status_400", "status_404", "status_413", "status_422"})
+# Answers that somebody gave up who waited for the model, which may have gone on to its end.
+_GIVEN_UP = frozenset({"status_408", "status_504", "status_524"})
 _COUNTS = frozenset({"web_searches", "storage_searches", "code_executions", "requests"})
 
 
