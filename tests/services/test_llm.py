@@ -23,8 +23,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils.recorder import Ack
-from services.llms import BODIES, TOKEN, TOTAL, Got, Llm, Simulator, Stand, Unix, chat, many, message, response, standing
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.recorder import Ack, RecorderError
+from services.llms import BODIES, PRICES, TOKEN, TOTAL, Got, Llm, Simulator, Stand, Unix, chat, many, message, response, standing
 
 from dockersandbox.llm.ledger import Ledger
 from dockersandbox.llm.service import Gateway
@@ -928,6 +928,30 @@ def test_a_clock_that_is_set_is_told_of(tmp_path: Path) -> None:
 
 
 # -- limits
+
+
+def test_a_model_has_one_budget_by_whichever_of_its_names(tmp_path: Path) -> None:
+    own = Stand(tmp_path)
+    own.llm.configure(anthropic={**own.upstream, "provider": "anthropic"}, prices=[{**PRICES[0], "provider": "anthropic", "model": "claude-sonnet-*"}])
+    model = {"name": "sonnet", "scope": "model", "subject": "anthropic/claude-sonnet-4-5", "limit": 0}
+    try:
+        own.start([*TOTAL, model])
+        for name in ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929", "Claude-Sonnet-4-5"):
+            got = own.llm.ask("/v1/messages", message(model=name))
+            assert (got.status, got.reason) == (402, "spent"), name
+        assert own.llm.ask("/v1/messages", message(model="claude-sonnet-4-0")).status == 200
+        # A budget that no call could be for is none.
+        for subject, text in (
+            ("claude-sonnet-4-5", "is not PROVIDER/MODEL with a provider that is known, such as anthropic/claude-sonnet-4-5"),
+            ("antropic/claude-sonnet-4-5", "is not PROVIDER/MODEL"),
+            ("anthropic/claude-sonnet-4-5-20250929", "is one of the names of 'anthropic/claude-sonnet-4-5': write that"),
+        ):
+            with pytest.raises(RecorderError, match=text):
+                own.llm.command("declare", budgets=[{**model, "subject": subject}], exclusive=True, reason="a test")
+        for subject in ("anthropic/no-such-model", "simulated/x", "openrouter/openai/gpt-5"):
+            assert own.llm.command("declare", budgets=[{**model, "subject": subject}], exclusive=True, reason="a test")["budgets"] == 1
+    finally:
+        own.stop()
 
 
 def test_a_great_many_names_hide_nothing_from_root(tmp_path: Path) -> None:

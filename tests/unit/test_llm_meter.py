@@ -304,6 +304,16 @@ def test_usages_that_cannot_be(usage: Json | None, alarm: str) -> None:
     assert [word for word, _text in charge.alarms] == ([alarm] if alarm else [])
 
 
+def test_the_price_is_that_of_the_name_that_was_asked_for() -> None:
+    own = Prices([{"provider": "anthropic", "model": "claude-sonnet-4-5-20250929", "input_mtok": 100, "output_mtok": 100}])
+    asked = call(model="claude-sonnet-4-5-20250929")
+    price = own.find("anthropic", asked.model, NOW)
+    reader = Meter(asked, streamed=False)
+    reader.feed(json.dumps({"type": "message", "model": "", "content": [], "usage": {"input_tokens": 10, "output_tokens": 20}}).encode())
+    reader.end()
+    assert meter.charge(asked, reader.answer, price, own, "anthropic", NOW, HELD).micro == 3000
+
+
 def told(**usage: t.Any) -> bytes:
     counts = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
     return json.dumps({"model": "small", "choices": [{"message": {"content": "x" * 2000}}], "usage": {**counts, **usage}}).encode()

@@ -139,6 +139,18 @@ def test_what_has_no_price_is_refused_or_costs_the_ceiling(provider: str, model:
     assert (found.source, found.context, found.cost(Usage(input=1, output=1))) == ("ceiling", 9, 600)
 
 
+@pytest.mark.parametrize("name", ["claude-sonnet-4-5", "claude-sonnet-4-5-20250929", "Claude-Sonnet-4-5"])
+@pytest.mark.parametrize("model", ["*", "claude-sonnet-*", "claude-sonnet-4-5-20250929"])
+def test_a_model_is_called_the_same_by_whichever_of_its_names(model: str, name: str) -> None:
+    own = [{"provider": "anthropic", "model": model, "input_mtok": 7, "output_mtok": 7}]
+    assert Prices(own, {"input_mtok": 9, "output_mtok": 9}).find("anthropic", name, NOW).model == "anthropic/claude-sonnet-4-5"
+
+
+def test_which_providers_have_prices() -> None:
+    prices = Prices([{"provider": "mine", "model": "*", "input_mtok": 1, "output_mtok": 1}])
+    assert [prices.knows(name) for name in ("mine", "openrouter", "claude-sonnet-4-5", "")] == [True, True, False, False]
+
+
 def test_a_price_of_nothing_is_one_that_somebody_has_set() -> None:
     free = Prices([{"provider": "local", "model": "*", "input_mtok": 0, "output_mtok": 0}]).find("local", "x", NOW)
     assert free.cost(Usage(input=10**6, output=10**6)) == 0

@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils import atomic, budgets, canonical
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils.budgets import EACH, Budget
 from ansible_collections.dockersandbox.guardrails.plugins.module_utils.recorder import RecorderError
 
 from dockersandbox.common import admin, config, service
@@ -293,11 +294,24 @@ class Service:
     async def declare(self, message: dict[str, t.Any]) -> dict[str, t.Any]:
         """Declare budgets: ``budgets`` as an operator writes them, ``exclusive``: and no others."""
         wanted = budgets.parse(message.get("budgets"))
+        if problems := [problem for budget in wanted if (problem := self._nobody(budget))]:
+            raise budgets.BudgetError(problems)
         exclusive = message.get("exclusive") is True
         text = "; ".join(f"{one.name}: {one.scope} {one.subject} {budgets.dollars(one.limit)}/{one.window} {one.mode}" for one in wanted)
         await self._on_record("llm.budgets", message, budgets=text[:4000], exclusive=exclusive)
         await self.ledger.declare(wanted, exclusive)
         return {"budgets": len(wanted)}
+
+    def _nobody(self, budget: Budget) -> str:
+        """Return why a *budget* for a model would hold for no call, "" when it may."""
+        if budget.scope != "model" or budget.subject == EACH:
+            return ""
+        provider, _slash, name = budget.subject.partition("/")
+        mine = {self.settings.anthropic.provider, self.settings.openai.provider, "simulated"}
+        if not name or not (provider in mine or self.gateway.prices.knows(provider)):
+            return f"{budget.name}: subject: {budget.subject!r} is not PROVIDER/MODEL with a provider that is known, such as {min(mine)}/{budget.subject}"
+        called = prices.called(provider, name)
+        return f"{budget.name}: subject: {budget.subject!r} is one of the names of {called!r}: write that" if called != budget.subject else ""
 
     async def spend(self, message: dict[str, t.Any]) -> dict[str, t.Any]:
         """Tell what was spent since the second ``since``, by run, sandbox, team, model and host."""

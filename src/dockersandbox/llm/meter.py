@@ -467,7 +467,7 @@ def charge(call: Call, answer: Answer, price: Price, prices: Prices, provider: s
         alarms.append(("tier_unknown", f"it was served as {answer.tier!r}, whose price is not known"))
         return Charge(held, usage, True, tuple(alarms))
     percent = 110 if answer.geo == "us" else 100 if answer.geo else call.percent
-    micro = _dearest(answer.tier or call.tier, answer.model, usage, price, prices, provider, at, percent)
+    micro = _dearest(answer.tier or call.tier, call.model, answer.model, usage, price, prices, provider, at, percent)
     if answer.cost > _BESIDES * max(micro, held):
         alarms.append(("usage_absurd", f"the provider tells of {answer.cost} micro-dollars, for a call of {micro} by its usage"))
     elif answer.cost > micro:
@@ -489,11 +489,10 @@ _SLACK = 1024
 _BESIDES = 10
 
 
-def _dearest(tier: str, answered: str, usage: Usage, price: Price, prices: Prices, provider: str, at: int, percent: int) -> int:
-    """Return what *usage* costs by the *tier* that was served: of the model asked for and the one that answered the dearer."""
-    name = price.model.partition("/")[2]
+def _dearest(tier: str, asked: str, answered: str, usage: Usage, price: Price, prices: Prices, provider: str, at: int, percent: int) -> int:
+    """Return what *usage* costs by the *tier* that was served: of the model *asked* for and the one that *answered* the dearer."""
     costs = [price.cost(usage, percent)] if price.source == "ceiling" else []
-    for model in dict.fromkeys([name, answered or name]):
+    for model in dict.fromkeys([asked, answered or asked]):
         try:
             found = prices.find(provider, model, at, tier)
         except Unpriced:

@@ -212,17 +212,20 @@ class Prices:
             self._known[key] = found
         return found
 
+    def knows(self, provider: str) -> bool:
+        """Whether *provider* has a price of any model."""
+        return provider in {item.provider for item in self._overrides} or any(known.id == provider for known in data_snapshot.get_snapshot().providers)
+
     def _look_up(self, provider: str, name: str, at: int, tier: str) -> Price:
         overrides = [item for item in self._overrides if item.holds(provider, name)]
         for candidate in [tier] if tier in DEARER else dict.fromkeys([tier, STANDARD]):
             for item in overrides:
                 if item.tier == candidate:
-                    whole = f"{provider}/{name if item.model.endswith('*') else item.model}"
-                    return dataclasses.replace(item.price, model=whole)
+                    return dataclasses.replace(item.price, model=called(provider, name))
             if not overrides and (price := _published(provider, name, at, candidate)) is not None:
                 return price
         if self._ceiling is not None:
-            return Price(f"{provider}/{name}", "ceiling", self._context, self._ceiling)
+            return Price(called(provider, name), "ceiling", self._context, self._ceiling)
         dearer = f" as {tier}" if tier else ""
         raise Unpriced(f"{name}: has no price{dearer}, and no ceiling is set; add it to cost_prices for provider {provider}, or set cost_ceiling")
 
@@ -232,11 +235,23 @@ def load() -> None:
     data_snapshot.get_snapshot()
 
 
+def called(provider: str, name: str) -> str:
+    """Return what the model *name* (lower case) is called here, whichever of its names that is: ``provider/name``."""
+    model = _model(provider, name)
+    return f"{provider}/{model.id if model is not None else name}"
+
+
+def _model(provider: str, name: str) -> types.ModelInfo | None:
+    try:
+        return data_snapshot.get_snapshot().find_provider_model(name, None, provider, None)[1]
+    except LookupError:
+        return None
+
+
 def _published(provider: str, name: str, at: int, tier: str) -> Price | None:
     """Return the price that genai-prices has; None when it has none for both directions."""
-    try:
-        _provider, model = data_snapshot.get_snapshot().find_provider_model(name, None, provider, None)
-    except LookupError:
+    model = _model(provider, name)
+    if model is None:
         return None
     when = datetime.datetime.fromtimestamp(at, datetime.UTC)
     prices = model.get_prices(when)
