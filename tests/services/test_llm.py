@@ -1098,6 +1098,24 @@ def test_breakers(tmp_path: Path) -> None:
         opens_and_closes("sandbox", 429, "breaker")
 
 
+def test_a_sandbox_that_makes_its_upstream_fail_holds_up_itself_and_no_other(tmp_path: Path) -> None:
+    known = {"token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+    breakers = {"upstream": {"failures": 4, "period": 60, "pause": 60}, "sandbox": {"failures": 6, "period": 60, "pause": 60}}
+    with standing(tmp_path, breakers=breakers, sandboxes={"one": known, "two": known}) as own:
+        failing = message("[simulate status=500]")
+        for number in range(12):
+            got = own.llm.ask("/v1/messages", {**failing, "max_tokens": 100 + number})
+            assert own.llm.ask("/v1/messages", message(), sandbox="two").status == 200
+            if got.status != 500:
+                break
+        assert (number, got.status, got.reason) == (8, 429, "breaker")
+        # What fails for two is not the fault of one.
+        for number in range(2):
+            assert own.llm.ask("/v1/messages", {**failing, "max_tokens": 100 + number}, sandbox="two").status == 500
+        got = own.llm.ask("/v1/messages", message(), sandbox="two")
+        assert (got.status, got.reason) == (503, "upstream_breaker")
+
+
 def test_max_tokens_is_cut_down_to_what_fits_and_that_is_said(tmp_path: Path) -> None:
     with standing(tmp_path, budgets=[{"name": "small", "scope": "sandbox", "limit": "0.10"}]) as own:
         got = own.llm.ask("/v1/messages", message("[simulate output=20]", max_tokens=64_000))

@@ -50,6 +50,20 @@ def test_closed_until_there_are_too_many_failures_in_a_period() -> None:
     assert breaker.failed(25.0, "errors") == Change("closed", "open", "errors")
 
 
+def test_half_of_the_failures_are_anybodys_share() -> None:
+    breaker = Breaker(Tripping(failures=4, period=10.0, pause=5.0))
+    for now, share in ((0.0, False), (1.0, False)):
+        assert breaker.had_its_share(now, "one") is share
+        assert breaker.failed(now, "errors", "one") is None
+    assert (breaker.had_its_share(2.0, "one"), breaker.had_its_share(2.0, "two")) == (True, False)
+    # What is long ago counts no more.
+    assert breaker.had_its_share(10.5, "one") is False
+    for now, who in ((10.6, "one"), (10.7, "two")):
+        assert breaker.failed(now, "errors", who) is None
+    assert breaker.failed(10.8, "errors", "two") == Change("closed", "open", "errors")
+    assert breaker.had_its_share(10.8, "two") is False
+
+
 def test_open_until_the_pause_is_over_and_then_for_one() -> None:
     breaker = opened()
     assert breaker.enter(4.0) == (4.0, None)

@@ -58,7 +58,7 @@ class Breaker:
 
     def __init__(self, rule: Tripping) -> None:
         self._rule = rule
-        self._failures: collections.deque[float] = collections.deque()
+        self._failures: collections.deque[tuple[float, str]] = collections.deque()
         self._until = 0.0
         self._pause = rule.pause
         self._probing = False
@@ -94,18 +94,26 @@ class Breaker:
         self.state = "closed"
         return Change("half-open", "closed", "a try went well")
 
-    def failed(self, now: float, reason: str) -> Change | None:
-        """Note that one who passed did not."""
+    def failed(self, now: float, reason: str, who: str = "") -> Change | None:
+        """Note that one who passed did not: *who*, where that makes a difference."""
         if self.state == "half-open":
             self._probing = False
             self._pause = min(2 * self._pause, self._rule.longest)
             return self.trip(now, reason)
         if self.state == "open":
             return None
-        self._failures.append(now)
-        while self._failures[0] < now - self._rule.period:
-            self._failures.popleft()
+        self._failures.append((now, who))
+        self._forget(now)
         return self.trip(now, reason) if len(self._failures) >= self._rule.failures else None
+
+    def had_its_share(self, now: float, who: str) -> bool:
+        """Whether half of the failures that it takes are *who*'s alone: somebody else has to fail as well before it opens."""
+        self._forget(now)
+        return self.state == "closed" and 2 * sum(name == who for _at, name in self._failures) >= self._rule.failures
+
+    def _forget(self, now: float) -> None:
+        while self._failures and self._failures[0][0] < now - self._rule.period:
+            self._failures.popleft()
 
     def left(self) -> None:
         """Note that one who passed has neither fared well nor badly: another may try."""

@@ -397,12 +397,12 @@ class Gateway:
                 async with asyncio.timeout(self.settings.times.idle):
                     async with self._send(upstream, request.method, request, headers, body) as answer:
                         content = await _limited(answer, 16 << 20)
-                        self._judge(upstream, answer.status)
+                        self._judge(upstream, box, answer.status)
                         if 300 <= answer.status < 400:
                             raise Refusal(502, "redirect", "the upstream sends elsewhere, where nothing is sent")
                         response = web.Response(status=answer.status, body=content, headers=wire.back(answer.headers))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise self._unreachable(upstream, error) from None
+                raise self._unreachable(upstream, box, error) from None
             return await self._unread(request, response)
 
     # -- what costs
@@ -608,13 +608,23 @@ class Gateway:
         if wait:
             raise Refusal(503, "upstream_breaker", f"the upstream {upstream.provider} is left alone: {upstream.breaker.reason}", _seconds(wait))
 
-    def _judge(self, upstream: Upstream, status: int) -> None:
+    def _judge(self, upstream: Upstream, box: Box, status: int) -> None:
         """Take note of how an upstream answered."""
-        change = upstream.breaker.failed(self._now(), f"it answered {status}") if status >= 500 else upstream.breaker.succeeded()
-        self._breaker_changed("upstream", upstream.provider, change)
+        if status >= 500:
+            self._failed(upstream, box, f"it answered {status}")
+        else:
+            self._breaker_changed("upstream", upstream.provider, upstream.breaker.succeeded())
 
-    def _unreachable(self, upstream: Upstream, error: BaseException) -> Refusal:
-        self._breaker_changed("upstream", upstream.provider, upstream.breaker.failed(self._now(), "it does not answer"))
+    def _failed(self, upstream: Upstream, box: Box, reason: str) -> None:
+        """Take note that an upstream failed a sandbox. One that fails where others need not is held up itself, and they are not."""
+        now = self._now()
+        if len(self.boxes) > 1 and upstream.breaker.had_its_share(now, box.name):
+            self._breaker_changed("sandbox", box.name, box.breaker.failed(now, "errors"))
+        else:
+            self._breaker_changed("upstream", upstream.provider, upstream.breaker.failed(now, reason, box.name))
+
+    def _unreachable(self, upstream: Upstream, box: Box, error: BaseException) -> Refusal:
+        self._failed(upstream, box, "it does not answer")
         if isinstance(error, TimeoutError):
             return Refusal(504, "upstream_timeout", f"the upstream {upstream.provider} does not answer in time")
         # The error's own text may hold an address that is nobody's business.
@@ -631,7 +641,7 @@ class Gateway:
         try:
             async with self._send(upstream, "POST", request, headers, exchange.call.encoded) as came:
                 status = came.status
-                self._judge(upstream, status)
+                self._judge(upstream, exchange.box, status)
                 if status >= 300:
                     outcome = f"status_{status}"
                     if status < 400:
@@ -668,7 +678,7 @@ class Gateway:
             never = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
             outcome = "unreachable" if never else "broken"
             sent = not never
-            refusal = self._unreachable(upstream, error)
+            refusal = self._unreachable(upstream, exchange.box, error)
             refusal.left = True
             if response is None:
                 raise refusal from None
