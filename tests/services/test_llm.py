@@ -954,6 +954,21 @@ def test_a_model_has_one_budget_by_whichever_of_its_names(tmp_path: Path) -> Non
         own.stop()
 
 
+def test_where_a_call_is_served_may_be_set_at_the_provider(tmp_path: Path) -> None:
+    own = Stand(tmp_path)
+    own.llm.configure(anthropic={**own.upstream, "provider": "anthropic"}, prices=[])
+    try:
+        own.start()
+        held = {}
+        for geo in (None, "global", "us"):
+            got = own.llm.ask("/v1/messages", message("x" * 2000, **({"inference_geo": geo} if geo else {})))
+            held[geo] = own.of_call("llm.call", got.headers["x-guardrails-call"])["detail"]["held_micro_dollars"]
+        # What says so takes some bytes itself.
+        assert held["us"] > held[None] > 1.08 * held["global"]
+    finally:
+        own.stop()
+
+
 def test_a_great_many_names_hide_nothing_from_root(tmp_path: Path) -> None:
     bodies = [message(model=f"name-{number}-{'y' * 100}", max_tokens=1) for number in range(6000)]
     budgets = [*TOTAL, {"name": "each", "scope": "model", "limit": 1}]

@@ -377,6 +377,8 @@ def test_the_usage_of_a_stream_is_asked_for(fields: dict[str, t.Any], injected: 
     [
         ("messages", {"speed": "fast"}, "fast", 100),
         ("messages", {"service_tier": "priority", "inference_geo": "us"}, "", 110),
+        ("messages", {"inference_geo": "eu"}, "", 110),
+        ("messages", {"inference_geo": "global"}, "", 100),
         ("chat", {"service_tier": "priority"}, "priority", 100),
         ("responses", {"service_tier": "flex"}, "", 100),
         ("chat", {"service_tier": "fast"}, "priority", 100),

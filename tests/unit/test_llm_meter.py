@@ -516,6 +516,6 @@ def test_a_tier_without_a_known_price_is_charged_as_what_was_held() -> None:
 
 
 def test_where_it_was_answered_has_its_price() -> None:
-    for geo, micro in (("us", 231), ("global", 210), (None, 210)):
+    for geo, micro in (("us", 231), ("eu", 231), ("global", 210), ("not_available", 210), (None, 210)):
         whole: Json = {"type": "message", "model": "small", "usage": {"input_tokens": 10, "output_tokens": 20, "inference_geo": geo}}
         assert measured(call(), json.dumps(whole).encode(), streamed=False)[0].micro == micro

@@ -129,9 +129,9 @@ class Call:
     *inputs* is the most tokens that can go in, None when only the model's context limits them; *outputs* the most tokens that
     one choice may have and *least* what that can be cut down to, *choices* how many of them there are, *extra* what may be
     charged as output besides. *rounds*: how often the provider may read it all. *kinds* are the fields of a usage that tokens
-    may be charged as. *thinks*: whether tokens may come out that no answer shows, *hears* and *speaks*: whether what goes in, or comes
-    out, may be heard. *injected*: whether a usage was asked for
-    that the client did not ask for. *left_out* are the keys that are not sent on.
+    may be charged as. *percent* of its price is what it is served at as far as it says, *most_percent* at the most. *thinks*:
+    whether tokens may come out that no answer shows, *hears* and *speaks*: whether what goes in, or comes out, may be heard.
+    *injected*: whether a usage was asked for that the client did not ask for. *left_out* are the keys that are not sent on.
     """
 
     wire: Wire
@@ -150,6 +150,7 @@ class Call:
     kinds: tuple[str, ...]
     tier: str
     percent: int
+    most_percent: int
     thinks: bool
     hears: bool
     speaks: bool
@@ -248,6 +249,7 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
     compacts = b'"compact' in encoded and bool(body.get("context_management") or body.get("compaction") or b'"compaction_trigger"' in encoded)
     inputs = _inputs(wire, body, parts, offered, encoded)
     prediction = body.get("prediction") if wire == "chat" else None
+    percent = geo_percent(str(body.get("inference_geo") or "")) if wire == "messages" else 100
     thinking = body.get("thinking")
     floor = 2 * _THOUGHT if isinstance(thinking, dict) and thinking.get("type") == "enabled" else 1
     return Call(
@@ -266,7 +268,8 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
         tools=tools,
         kinds=tuple(kinds),
         tier=_tier(wire, body),
-        percent=110 if wire == "messages" and body.get("inference_geo") == "us" else 100,
+        percent=percent,
+        most_percent=percent,
         # What a model of OpenAI's thought is charged and not shown, whether it was asked to or not.
         thinks=wire != "messages" or (isinstance(thinking, dict) and thinking.get("type") != "disabled"),
         hears=hears,
@@ -286,6 +289,11 @@ def read_count(raw: bytes, rules: Rules) -> Body:
     parts = _parts(body)
     _asked("messages", body, parts, _offered(body, parts), rules)
     return body
+
+
+def geo_percent(geo: str) -> int:
+    """Return at how many percent of its price a call is served there."""
+    return 100 if geo in ("", "global", "not_available") else 110
 
 
 def values(raw: bytes) -> int:

@@ -460,13 +460,13 @@ def charge(call: Call, answer: Answer, price: Price, prices: Prices, provider: s
         if usage.total_input and not answer.broken and not (call.thinks or answer.thought):
             # What went in was told at its start, and no byte that was shown is more than one token.
             guessed = usage._replace(output=max(usage.output, min(call.most_outputs, answer.shown)))
-            micro = min(held, price.cost(guessed, call.percent))
+            micro = min(held, price.cost(guessed, call.most_percent))
             return Charge(micro, guessed, True, tuple(alarms))
         return Charge(held, usage, True, tuple(alarms))
     if answer.tier not in calls.SERVED:
         alarms.append(("tier_unknown", f"it was served as {answer.tier!r}, whose price is not known"))
         return Charge(held, usage, True, tuple(alarms))
-    percent = 110 if answer.geo == "us" else 100 if answer.geo else call.percent
+    percent = calls.geo_percent(answer.geo) if answer.geo else call.percent
     micro = _dearest(answer.tier or call.tier, call.model, answer.model, usage, price, prices, provider, at, percent)
     if answer.cost > _BESIDES * max(micro, held):
         alarms.append(("usage_absurd", f"the provider tells of {answer.cost} micro-dollars, for a call of {micro} by its usage"))

@@ -474,6 +474,9 @@ class Gateway:
                 with contextlib.suppress(Unpriced):
                     if self.prices.find(upstream.provider, call.model, at, "priority").source == "genai-prices":
                         call.put("service_tier", "default")
+            elif upstream.provider == "anthropic" and call.body.get("inference_geo") is None:
+                # Where it is served may be set there too, and that is not for us to say.
+                call.most_percent = calls.geo_percent("us")
             return price
         except Unpriced as error:
             raise Refusal(400, "unpriced", str(error)) from None
@@ -482,10 +485,10 @@ class Gateway:
         self, box: Box, request: web.BaseRequest, upstream: Upstream, call: Call, price: Price, inputs: int, at: int, run: str, begun: float
     ) -> Exchange:
         """Hold the most that *call* can cost, and put it on record. Raises Refusal."""
-        most = price.most(inputs, call.most_outputs, call.tools, call.kinds, call.percent)
+        most = price.most(inputs, call.most_outputs, call.tools, call.kinds, call.most_percent)
         least = most
         if call.least_outputs < call.most_outputs:
-            least = price.most(inputs, call.least_outputs, call.tools, call.kinds, call.percent)
+            least = price.most(inputs, call.least_outputs, call.tools, call.kinds, call.most_percent)
         call_id = self._ids()
         subjects = {"sandbox": box.name, "host": self.settings.host, "model": price.model}
         if box.team:
@@ -499,7 +502,7 @@ class Gateway:
         def decided(held: Held) -> None:
             """Put the call on record while the ledger writes: it leaves when both are done."""
             if held.micro < most:
-                call.limit(price.outputs(held.micro, inputs, call.tools, call.kinds, call.percent))
+                call.limit(price.outputs(held.micro, inputs, call.tools, call.kinds, call.most_percent))
             try:
                 self._not_stopped(box, run)
             except Refusal as refusal:
