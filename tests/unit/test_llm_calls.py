@@ -280,6 +280,10 @@ def named_tools(count: int) -> list[dict[str, t.Any]]:
         ("responses", {"input": [{"type": "computer_call_output", "output": SCREEN}]}, 49_152, 50_000),
         # A picture within a document is one too.
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "content", "content": PICTURE}}]}]}, 16_384, 17_000),
+        # Of a tool that the provider knows it says more than what is sent.
+        ("messages", {"tools": [{"type": "bash_20250124", "name": "bash"}, {"type": "computer_20250124", "name": "computer"}]}, 3000, 3600),
+        ("chat", {"tools": [{"type": "function", "function": {"name": "f"}}] * 3}, 1024, 1500),
+        ("chat", {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}}, 1024, 1500),
         # A tool that is named is put there once more each time, and what is compacted is read twice.
         ("messages", {"messages": named_tools(10), "tools": [{"name": "t", "description": "x" * 5000}]}, 55_000, 58_000),
         ("messages", {"messages": [{"role": "user", "content": "x" * 5000}], "compaction": {"type": "summarize"}}, 10_000, 10_800),

@@ -20,7 +20,8 @@ from dockersandbox.llm.prices import INPUTS, OUTPUTS, STANDARD
 Body = dict[str, t.Any]
 Wire = t.Literal["messages", "chat", "responses"]
 
-# No byte of text is more than one token; around it come the frame of a conversation, and what a provider says of tools.
+# No byte of text is more than one token; around it come the frame of a conversation, and what a provider says of tools, of each one
+# that it knows by its type, and of the form that an answer must have.
 _FRAME = 64
 _TOOLS = 1024
 # What a picture costs at the most, however large it is: some of OpenAI's small models take more tokens for one than others.
@@ -473,7 +474,8 @@ def _inputs(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, 
     """Return the most tokens that go in; None when only the model's context limits them."""
     if any(body.get(key) for key in _KEPT[wire]):
         return None
-    inputs = len(encoded) + _FRAME + (_TOOLS if offered else 0)
+    described = sum(isinstance(tool, dict) and tool.get("type") not in (None, "custom", "function") for _where, tool in offered)
+    inputs = len(encoded) + _FRAME + _TOOLS * (described + bool(offered) + (b'"json_schema"' in encoded))
     named = 0
     for part in parts:
         tokens, size = _media(wire, part)
