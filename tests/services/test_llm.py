@@ -265,6 +265,12 @@ def test_nothing_that_an_agent_sends_says_where_to_or_in_whose_name(tmp_path: Pa
     assert got.headers["request-id"] == "r1" and not {"set-cookie", "anthropic-organization-id"} & got.headers.keys()
 
 
+def test_a_provider_is_reached_at_the_version_that_its_url_has(tmp_path: Path, stand: Stand) -> None:
+    upstream = {"url": "http://real/api/v4", "provider": "simulated", "socket": str(tmp_path / "listener.sock")}
+    got, listener = against(tmp_path, stand, PLAIN % (len(OK), OK), lambda llm: llm.ask("/v1/messages", message()), anthropic=upstream)
+    assert got.status == 200 and listener.got[0].startswith(b"POST /api/v4/messages HTTP/1.1\r\n")
+
+
 def test_the_real_key_is_nowhere_but_in_the_call(tmp_path: Path, stand: Stand) -> None:
     refused = b"HTTP/1.1 401 no\r\ncontent-length: 2\r\n\r\n{}"
     got, listener = against(tmp_path, stand, refused, lambda llm: llm.ask("/v1/chat/completions", chat()))

@@ -465,6 +465,25 @@ def test_families(path: str, headers: dict[str, str], family: str) -> None:
     assert wire.family(path, headers) == family
 
 
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("https://api.anthropic.com", "https://api.anthropic.com/v1"),
+        ("http://10.1.2.3:8000/", "http://10.1.2.3:8000/v1"),
+        ("https://example.org/anthropic", "https://example.org/anthropic/v1"),
+        ("https://example.org/vision", "https://example.org/vision/v1"),
+        ("https://v2.example.org", "https://v2.example.org/v1"),
+        # As their own clients are given it.
+        ("https://example.org/api/v1", "https://example.org/api/v1"),
+        ("https://example.org/api/v1/", "https://example.org/api/v1"),
+        ("https://example.org/paas/v4", "https://example.org/paas/v4"),
+        ("https://example.org/v1beta/openai/", "https://example.org/v1beta/openai"),
+    ],
+)
+def test_an_interface_has_one_version(url: str, base: str) -> None:
+    assert wire.base(url) == base
+
+
 def test_errors_are_in_the_providers_own_words() -> None:
     refusal = Refusal(402, "spent", "budget total is spent")
     assert json.loads(wire.error("anthropic", refusal)) == {

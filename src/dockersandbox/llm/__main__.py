@@ -129,7 +129,7 @@ class Service:
                 read_bufsize=_CHUNK,
             )
             breaker = limits.Breaker(tripping(settings.breakers.upstream))
-            found[kind] = Upstream(kind, at.url.rstrip("/"), at.provider, wire.credentials(kind, keys[kind]), session, breaker)
+            found[kind] = Upstream(kind, wire.base(at.url), at.provider, wire.credentials(kind, keys[kind]), session, breaker)
         return found
 
     async def _listen(self) -> None:

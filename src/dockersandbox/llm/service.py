@@ -602,7 +602,7 @@ class Gateway:
     def _send(self, upstream: Upstream, method: str, request: web.BaseRequest, headers: dict[str, str], body: bytes | None) -> t.Any:
         path, _mark, query = request.raw_path.partition("?")
         beta = "?beta=true" if query == "beta=true" else ""
-        return upstream.session.request(method, f"{upstream.base}{path}{beta}", data=body, headers=headers, allow_redirects=False)
+        return upstream.session.request(method, f"{upstream.base}{path.removeprefix('/v1')}{beta}", data=body, headers=headers, allow_redirects=False)
 
     def _pass(self, upstream: Upstream) -> None:
         """Check that an upstream's breaker lets a call pass. Raises Refusal."""

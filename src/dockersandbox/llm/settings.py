@@ -19,8 +19,8 @@ Digest = t.Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where calls go: *url* without a path; *provider* by whose prices; *key_file* holds the key, *socket* is a unix socket to it.
-    *allow_private*: a name may have addresses of private networks.
+    """Where calls go: *url* with the version of the interface in its path, or without one; *provider* by whose prices; *key_file* holds
+    the key, *socket* is a unix socket to it. *allow_private*: a name may have addresses of private networks.
 
     *key_sha256* is that of the file: so a new key is another configuration, and one that is not meant is refused.
     """

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
+import urllib.parse
 
 import msgspec
 
@@ -30,6 +32,7 @@ _BACK = frozenset(
     """.split()
 )
 _BACK_PREFIXES = ("anthropic-ratelimit-", "x-ratelimit-")
+_VERSION = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
 REASON = "x-guardrails-reason"
 CALL = "x-guardrails-call"
 LIMITED = "x-guardrails-max-tokens"
@@ -58,6 +61,12 @@ _OPENAI = {
     503: "server_error",
     504: "server_error",
 }
+
+
+def base(url: str) -> str:
+    """Return where the paths behind /v1 of a provider at *url* begin: some name it with the version of its interface, and some without."""
+    path = urllib.parse.urlsplit(url).path
+    return url.rstrip("/") + ("" if any(map(_VERSION.fullmatch, path.split("/"))) else "/v1")
 
 
 def family(path: str, headers: t.Mapping[str, str]) -> Family:
