@@ -271,6 +271,14 @@ def test_a_provider_is_reached_at_the_version_that_its_url_has(tmp_path: Path, s
     assert got.status == 200 and listener.got[0].startswith(b"POST /api/v4/messages HTTP/1.1\r\n")
 
 
+@pytest.mark.parametrize(("context", "beta"), [(200_000, b"a-beta"), (1_000_000, b"a-beta,context-1m-2025-08-07"), (None, b"a-beta,context-1m-2025-08-07")])
+def test_no_more_context_is_asked_for_than_was_held_for(tmp_path: Path, stand: Stand, context: int | None, beta: bytes) -> None:
+    prices = [{**PRICES[0], "context": context} if context else {key: value for key, value in PRICES[0].items() if key != "context"}]
+    headers = {"anthropic-beta": "a-beta,context-1m-2025-08-07"}
+    got, listener = against(tmp_path, stand, PLAIN % (len(OK), OK), lambda llm: llm.ask("/v1/messages", message(), headers), prices=prices)
+    assert got.status == 200 and b"\r\nanthropic-beta: " + beta + b"\r\n" in listener.got[0].lower()
+
+
 def test_the_real_key_is_nowhere_but_in_the_call(tmp_path: Path, stand: Stand) -> None:
     refused = b"HTTP/1.1 401 no\r\ncontent-length: 2\r\n\r\n{}"
     got, listener = against(tmp_path, stand, refused, lambda llm: llm.ask("/v1/chat/completions", chat()))
@@ -971,6 +979,21 @@ def test_where_a_call_is_served_may_be_set_at_the_provider(tmp_path: Path) -> No
             held[geo] = own.of_call("llm.call", got.headers["x-guardrails-call"])["detail"]["held_micro_dollars"]
         # What says so takes some bytes itself.
         assert held["us"] > held[None] > 1.08 * held["global"]
+    finally:
+        own.stop()
+
+
+def test_a_longer_context_is_held_for_where_it_is_asked_for(tmp_path: Path) -> None:
+    own = Stand(tmp_path)
+    own.llm.configure(anthropic={**own.upstream, "provider": "anthropic"}, prices=[])
+    try:
+        own.start()
+        held = []
+        for headers in ({}, {"anthropic-beta": "context-1m-2025-08-07"}):
+            got = own.llm.ask("/v1/messages", message("x" * 700_000, inference_geo="global"), headers)
+            held.append(own.of_call("llm.call", got.headers["x-guardrails-call"])["detail"]["held_micro_dollars"])
+        # 200,000 tokens at 3 dollars a million, and 700,000 at 6.
+        assert 600_000 <= held[0] <= 610_000 and 4_200_000 <= held[1] <= 4_220_000
     finally:
         own.stop()
 

@@ -465,6 +465,13 @@ def test_families(path: str, headers: dict[str, str], family: str) -> None:
     assert wire.family(path, headers) == family
 
 
+def test_what_asks_for_a_longer_context() -> None:
+    others = "a-2025-01-01,context-management-2025-06-27"
+    assert wire.betas("a-2025-01-01, context-1m-2025-08-07,context-management-2025-06-27") == (others, True)
+    assert wire.betas(others) == (others, False)
+    assert wire.betas("context-1m-2025-08-07") == ("", True)
+
+
 @pytest.mark.parametrize(
     ("url", "base"),
     [

@@ -146,6 +146,14 @@ def test_a_model_is_called_the_same_by_whichever_of_its_names(model: str, name: 
     assert Prices(own, {"input_mtok": 9, "output_mtok": 9}).find("anthropic", name, NOW).model == "anthropic/claude-sonnet-4-5"
 
 
+@pytest.mark.parametrize(
+    ("model", "context"), [("claude-sonnet-4-0", 200_000), ("claude-opus-5-5", 1_000_000), ("claude-sonnet-4-5", 1_000_000)]
+)
+def test_a_model_takes_as_much_as_it_has_a_price_for_when_it_is_asked_to(model: str, context: int) -> None:
+    price = Prices().find("anthropic", model, NOW)
+    assert (price.longest, price.context) == (context, 200_000 if "sonnet" in model else context)
+
+
 def test_which_providers_have_prices() -> None:
     prices = Prices([{"provider": "mine", "model": "*", "input_mtok": 1, "output_mtok": 1}])
     assert [prices.knows(name) for name in ("mine", "openrouter", "claude-sonnet-4-5", "")] == [True, True, False, False]

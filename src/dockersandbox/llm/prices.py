@@ -106,6 +106,8 @@ def _per_token(rates: Rates, kinds: tuple[str, ...]) -> tuple[int, int]:
 
 INPUTS = ("input", "cache_read")
 OUTPUTS = ("output",)
+# How many tokens a model takes in that can be asked to take more than it does.
+LONG = 1_000_000
 # More tokens than anything puts out.
 _ANY = 10**12
 
@@ -122,6 +124,11 @@ class Price:
     source: str
     context: int
     tiers: tuple[tuple[int, Rates], ...]
+
+    @property
+    def longest(self) -> int:
+        """How many tokens the model takes in when it is asked to take more: one that has a price for that does."""
+        return LONG if 0 < self.context <= self.tiers[-1][0] else self.context
 
     def cost(self, usage: Usage, percent: int = 100) -> int:
         """Return the micro-dollars that *usage* costs, times *percent* of a hundred."""

@@ -29,7 +29,7 @@ from dockersandbox.llm.books import Ask, Held, Refused
 from dockersandbox.llm.calls import Call, Refusal
 from dockersandbox.llm.ledger import Ledger, LedgerError
 from dockersandbox.llm.metrics import Metrics
-from dockersandbox.llm.prices import Price, Prices, Unpriced, Usage
+from dockersandbox.llm.prices import LONG, Price, Prices, Unpriced, Usage
 from dockersandbox.llm.settings import Settings
 from dockersandbox.llm.wire import Family
 
@@ -429,7 +429,8 @@ class Gateway:
         at = int(self._clock())
         price = self._price(upstream, call, at)
         call.lighten()
-        inputs = call.most_inputs(price.context)
+        longer = wire.betas(request.headers.get("anthropic-beta", ""))[1]
+        inputs = call.most_inputs(price.longest if longer else price.context)
         run = box.run
         wait, change = box.breaker.enter(self._now())
         self._breaker_changed("sandbox", box.name, change)
@@ -637,6 +638,10 @@ class Gateway:
         """Send a call that is held, and bring its answer; the hold is seen to whatever happens."""
         upstream, request = exchange.upstream, exchange.request
         headers = self._headers(upstream, request, exchange.id)
+        if 0 < exchange.price.longest < LONG and "anthropic-beta" in headers:
+            # No more is held than for what the model takes without.
+            others, _longer = wire.betas(headers.pop("anthropic-beta"))
+            headers |= {"anthropic-beta": others} if others else {}
         answer: meter.Answer | None = None
         sent = True
         outcome = ""

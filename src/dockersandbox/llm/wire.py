@@ -32,6 +32,8 @@ _BACK = frozenset(
     """.split()
 )
 _BACK_PREFIXES = ("anthropic-ratelimit-", "x-ratelimit-")
+# What asks for a longer context than a model has.
+_LONGER = re.compile(r"context-\d+[km]-.*")
 _VERSION = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
 REASON = "x-guardrails-reason"
 CALL = "x-guardrails-call"
@@ -105,6 +107,13 @@ def credentials(kind: Family, key: str) -> dict[str, str]:
     if not key:
         return {}
     return {"x-api-key": key} if kind == "anthropic" else {"authorization": f"Bearer {key}"}
+
+
+def betas(words: str) -> tuple[str, bool]:
+    """Return the *words* of the header ``anthropic-beta`` that do not ask for a longer context, and whether others do."""
+    asked = words.split(",")
+    kept = [word for word in asked if not _LONGER.fullmatch(word.strip())]
+    return ",".join(kept), len(kept) < len(asked)
 
 
 def back(headers: t.Mapping[str, str]) -> dict[str, str]:
