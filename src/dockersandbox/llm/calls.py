@@ -54,17 +54,22 @@ SERVER_TOOLS: dict[ServerTool, str] = {
     "code_interpreter": "code_executions",
     "tool_search_tool": "",
 }
-# What would go on, or be kept, at the provider where nobody counts it.
-_ELSEWHERE = {
+# What would go on, or be kept, at the provider where nobody counts it. Much of it is a router's, which may speak any of the protocols.
+_SEARCHES = "searches whose number cannot be limited"
+_ANYWHERE = {
+    "web_search_options": _SEARCHES,
+    "search_parameters": _SEARCHES,
+    "enable_search": _SEARCHES,
     "plugins": "work that the provider would do besides",
+    "preset": "what is set at the provider",
+    "extra_headers": "headers that nobody has seen",
     "api_base": "an answer from elsewhere",
     "base_url": "an answer from elsewhere",
 }
-_SEARCHES = "searches whose number cannot be limited"
 _REFUSED_KEYS: dict[Wire, dict[str, str]] = {
-    "messages": {"mcp_servers": "servers that the provider would connect to", "container": "a container at the provider"},
-    "chat": {"web_search_options": _SEARCHES, "search_parameters": _SEARCHES, "enable_search": _SEARCHES, **_ELSEWHERE},
-    "responses": {"background": "an answer that is made later", **_ELSEWHERE},
+    "messages": {"mcp_servers": "servers that the provider would connect to", "container": "a container at the provider", **_ANYWHERE},
+    "chat": _ANYWHERE,
+    "responses": {"background": "an answer that is made later", **_ANYWHERE},
 }
 # Other models that the provider would try after this one. Without them a call that is declined is, and its client may ask again.
 _LEFT_OUT = ("fallbacks", "models")
@@ -86,7 +91,7 @@ _LINKS = ("image_url", "file_url", "video_url", "audio_url")
 _HOLDERS = frozenset({*_LINKS, "source", "file", "input_audio"})
 # Every key that is looked at in a request, wherever. Some servers do not tell upper case from lower in a key, and go by the last.
 _NAMES = frozenset(
-    "model stream stream_options include_usage n tools tool definition environment memory_limit network_policy max_tool_calls max_uses"
+    "model stream stream_options include_usage n best_of tools tool definition environment memory_limit network_policy max_tool_calls max_uses"
     " system messages instructions input variables content output tool_references role id type url data result audio file_id thinking"
     " budget_tokens prediction inference_geo context_management compaction cache_control ttl container".split()
 ).union(_LEFT_OUT, _HOLDERS, (key for key, _known in _SPEEDS.values()), *_LIMITS.values(), *_REFUSED_KEYS.values(), *_KEPT.values())
@@ -220,7 +225,7 @@ def read(wire: Wire, raw: bytes, rules: Rules) -> Call:
     parts = _parts(body)
     offered = _offered(body, parts)
     rounds, tools = _asked(wire, body, parts, offered, rules)
-    choices = _choices(wire, body, rules)
+    choices = _choices(body, rules)
     if wire == "chat" and ("-search" in model.lower() or model.lower().endswith(":online")):
         # Such a model looks things up whether it is asked to or not, once for each answer, and does not say so.
         if "web_search" not in rules.server_tools:
@@ -353,13 +358,13 @@ def _shown(value: t.Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
-def _choices(wire: Wire, body: Body, rules: Rules) -> int:
-    if wire != "chat":
-        return 1
-    count = _of(body, "n", int, 1)
-    if not 1 <= count <= rules.most_choices:
-        raise Refusal(400, "choices", f"n: {_shown(count)} is not a number of answers from 1 to {rules.most_choices}")
-    return int(count)
+def _choices(body: Body, rules: Rules) -> int:
+    # Also where the protocol has no such number: a router may go by it.
+    counts = {key: _of(body, key, int, 1) for key in ("n", "best_of")}
+    for key, count in counts.items():
+        if not 1 <= count <= rules.most_choices:
+            raise Refusal(400, "choices", f"{key}: {_shown(count)} is not a number of answers from 1 to {rules.most_choices}")
+    return max(counts.values())
 
 
 def _outputs(wire: Wire, body: Body, rules: Rules) -> tuple[int, bool]:
