@@ -97,6 +97,7 @@ _NAMES = frozenset(
 ).union(_LEFT_OUT, _HOLDERS, (key for key, _known in _SPEEDS.values()), *_LIMITS.values(), *_REFUSED_KEYS.values(), *_KEPT.values())
 # Where such keys may stand besides: in parts of these names, of the request and of a tool.
 _INNER = frozenset({"stream_options", "thinking", "environment", "container", "cache_control", *_HOLDERS})
+_USUAL = _NAMES.union("text name tool_use_id call_id arguments description input_schema function parameters".split()) - _INNER
 
 
 # What the tokens of every call may be charged as.
@@ -359,12 +360,14 @@ def _shown(value: t.Any) -> str:
 
 
 def _choices(body: Body, rules: Rules) -> int:
+    most = 1
     # Also where the protocol has no such number: a router may go by it.
-    counts = {key: _of(body, key, int, 1) for key in ("n", "best_of")}
-    for key, count in counts.items():
+    for key in ("n", "best_of"):
+        count = _of(body, key, int, 1)
         if not 1 <= count <= rules.most_choices:
             raise Refusal(400, "choices", f"{key}: {_shown(count)} is not a number of answers from 1 to {rules.most_choices}")
-    return max(counts.values())
+        most = max(most, count)
+    return most
 
 
 def _outputs(wire: Wire, body: Body, rules: Rules) -> tuple[int, bool]:
@@ -401,7 +404,9 @@ def _tier(wire: Wire, body: Body) -> str:
 def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t.Any]], rules: Rules) -> tuple[int, dict[str, int]]:
     """Return how often the provider may read what goes in, and how often it may use which of its tools. Raises Refusal."""
     for part in (body, *parts, *(tool for _where, tool in offered if isinstance(tool, dict))):
-        _plain(part)
+        # In a long conversation there are thousands, and most are like this.
+        if not part.keys() <= _USUAL:
+            _plain(part)
     for key, what in _REFUSED_KEYS[wire].items():
         if body.get(key):
             raise Refusal(403, "not_allowed", f"{key} is not allowed: it asks for {what}")
