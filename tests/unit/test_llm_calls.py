@@ -263,6 +263,9 @@ def named_tools(count: int) -> list[dict[str, t.Any]]:
         # No byte of text is more than one token.
         ("messages", {"messages": [{"role": "user", "content": "x" * 5000}]}, 5000, 5400),
         ("messages", {"messages": [{"role": "user", "content": "\u4e2d" * 1000}]}, 3000, 3400),
+        # One character can be written with eighteen others.
+        ("messages", {"messages": [{"role": "user", "content": "\ufdfa" * 1000}]}, 33_000, 33_400),
+        ("messages", {"messages": [{"role": "user", "content": "\u00e9\u4e2d\U0001f600\u2026" * 1000}]}, 12_000, 12_400),
         # A picture costs what pictures cost, not what its bytes would.
         ("messages", {"messages": picture("A" * 500_000)}, 16_384, 17_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": picture("A" * 500_000)[0]["content"]}]}]}, 16_384, 17_000),

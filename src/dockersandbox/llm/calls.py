@@ -8,10 +8,13 @@ What is sent on is written anew from what was read here: of a key that a body ha
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import functools
 import hashlib
 import re
 import typing as t
+import unicodedata
 
 import msgspec
 
@@ -20,8 +23,12 @@ from dockersandbox.llm.prices import INPUTS, OUTPUTS, STANDARD
 Body = dict[str, t.Any]
 Wire = t.Literal["messages", "chat", "responses"]
 
-# No byte of text is more than one token; around it come the frame of a conversation, and what a provider says of tools, of each one
-# that it knows by its type, and of the form that an answer must have.
+# No byte of text is more than one token, once its characters are plain ones: some tokenizers make of one what is written with many. One
+# more of these has at most so many bytes more; looked for are they in so many bytes at a time.
+_GROWTH = 30
+_PIECE = 1 << 16
+# Around a text come the frame of a conversation, and what a provider says of tools, of each one that it knows by its type, and of the
+# form that an answer must have.
 _FRAME = 64
 _TOOLS = 1024
 # What a picture costs at the most, however large it is: some of OpenAI's small models take more tokens for one than others.
@@ -485,7 +492,7 @@ def _inputs(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, 
     if any(body.get(key) for key in _KEPT[wire]):
         return None
     described = sum(isinstance(tool, dict) and tool.get("type") not in (None, "custom", "function") for _where, tool in offered)
-    inputs = len(encoded) + _FRAME + _TOOLS * (described + bool(offered) + (b'"json_schema"' in encoded))
+    inputs = len(encoded) + _grown(encoded) + _FRAME + _TOOLS * (described + bool(offered) + (b'"json_schema"' in encoded))
     named = 0
     for part in parts:
         tokens, size = _media(wire, part)
@@ -497,6 +504,24 @@ def _inputs(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, 
         # A tool that a conversation names is put there, as often as it does.
         inputs += named * max((len(msgspec.json.encode(tool)) for _where, tool in offered), default=0)
     return inputs
+
+
+@functools.cache
+def _growing() -> re.Pattern[str]:
+    """Return what finds characters that have more bytes once they are plain (NFKC)."""
+    composed = filter(unicodedata.decomposition, map(chr, range(0x80, 0x30000)))
+    return re.compile("[" + "".join(one for one in composed if len(unicodedata.normalize("NFKC", one).encode()) > len(one.encode())) + "]")
+
+
+def _grown(text: bytes) -> int:
+    """Return how many bytes more *text* may have once its characters are plain."""
+    if text.isascii():
+        return 0
+    others = text.translate(None, bytes(range(0x80)))
+    decode, found = codecs.getincrementaldecoder("utf-8")().decode, 0
+    for start in range(0, len(others), _PIECE):
+        found += len(_growing().findall(decode(others[start : start + _PIECE])))
+    return _GROWTH * found
 
 
 def _object_of(part: Body, key: str) -> Body:
