@@ -252,6 +252,10 @@ PICTURE = picture("QUFB")[0]["content"]
 SCREEN = {"type": "computer_screenshot", "image_url": "data:image/png;base64," + "A" * 9999}
 
 
+def cited(text: str, **fields: t.Any) -> list[dict[str, t.Any]]:
+    return [{"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": text}, **fields}]}]
+
+
 def named_tools(count: int) -> list[dict[str, t.Any]]:
     found = [{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "tool_reference", "tool_name": "t"}]}] * (count - 1)
     return [{"role": "user", "content": [*found, {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "t"}}]}]
@@ -276,6 +280,9 @@ def named_tools(count: int) -> list[dict[str, t.Any]]:
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "JVBE"}}]}]}, 200_000, 200_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "image", "file_id": "f"}]}]}, 16_384, 17_000),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "x" * 1000}}]}]}, 1000, 1400),
+        # What may be cited is cut into its sentences.
+        ("messages", {"messages": cited("a. " * 1000, citations={"enabled": True})}, 35_000, 35_400),
+        ("messages", {"messages": cited("a. " * 1000, citations={"enabled": False})}, 3000, 3400),
         ("messages", {"thread": {"type": "continue", "previous_message_id": "msg_1"}}, 200_000, 200_000),
         ("chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, 200_000, 200_000),
         ("chat", {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,QUFB"}}]}]}, 200_000, 200_000),

@@ -33,6 +33,9 @@ _FRAME = 64
 _TOOLS = 1024
 # What a picture costs at the most, however large it is: some of OpenAI's small models take more tokens for one than others.
 _PICTURE: dict[Wire, int] = {"messages": 16_384, "chat": 49_152, "responses": 49_152}
+# What is put around each sentence that may be cited, and what ends one.
+_SENTENCE = 32
+_ENDS = ".!?\n\u3002\uff01\uff1f"
 # What a provider wants for thinking at the least.
 _THOUGHT = 1024
 _MOST_TOOLS = 4096
@@ -100,10 +103,10 @@ _HOLDERS = frozenset({*_LINKS, "source", "file", "input_audio"})
 _NAMES = frozenset(
     "model stream stream_options include_usage n best_of tools tool definition environment memory_limit network_policy max_tool_calls max_uses"
     " system messages instructions input variables content output tool_references role id type url data result audio file_id thinking"
-    " budget_tokens prediction inference_geo context_management compaction cache_control ttl container".split()
+    " budget_tokens prediction inference_geo context_management compaction cache_control ttl container citations enabled".split()
 ).union(_LEFT_OUT, _HOLDERS, (key for key, _known in _SPEEDS.values()), *_LIMITS.values(), *_REFUSED_KEYS.values(), *_KEPT.values())
 # Where such keys may stand besides: in parts of these names, of the request and of a tool.
-_INNER = frozenset({"stream_options", "thinking", "environment", "container", "cache_control", *_HOLDERS})
+_INNER = frozenset({"stream_options", "thinking", "environment", "container", "cache_control", "citations", *_HOLDERS})
 _USUAL = _NAMES.union("text name tool_use_id call_id arguments description input_schema function parameters".split()) - _INNER
 
 
@@ -578,8 +581,12 @@ def _media(wire: Wire, part: Body) -> tuple[int | None, int]:
     if kind in ("document", "file", "input_file"):
         source = part.get("source") or part.get("file") or part
         # A page costs its text and its picture, however few bytes a compressed file has: only plain text is bounded by its size.
-        plain = isinstance(source, dict) and source.get("type") in ("text", "content")
-        return (0, 0) if plain else (None, 0)
+        if not isinstance(source, dict) or source.get("type") not in ("text", "content"):
+            return None, 0
+        text = source.get("data")
+        if not isinstance(text, str) or not _object_of(part, "citations").get("enabled"):
+            return 0, 0
+        return _SENTENCE * sum(map(text.count, _ENDS)), 0
     # What was said before, and only has its name here.
     named = kind == "item_reference" or (kind is None and "id" in part and "role" not in part) or ("audio" in part and "id" in _object_of(part, "audio"))
     if named or kind == "container_upload" or part.get("file_id"):
