@@ -1024,8 +1024,9 @@ def test_what_takes_long_to_read_counts_as_many_requests(tmp_path: Path) -> None
         large = message("x" * (29 << 20))
         # A busy machine may take so long for two that there is room for one more.
         answers = [own.llm.ask("/v1/messages", large, sandbox="two") for _turn in range(3)]
-        assert answers[0].status == 200
-        assert (answers[2].status, answers[2].reason) == (429, "rate") and "counts as 30 of them" in answers[2].json["error"]["message"]
+        refused = [got for got in answers if got.status != 200]
+        assert answers[0].status == 200 and refused
+        assert (refused[0].status, refused[0].reason) == (429, "rate") and "counts as 30 of them" in refused[0].json["error"]["message"]
 
 
 def test_a_sandbox_that_is_held_up_is_told_so_before_its_body_is_read(tmp_path: Path) -> None:
