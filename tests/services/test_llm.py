@@ -944,12 +944,22 @@ def test_a_clock_that_is_set_is_told_of(tmp_path: Path) -> None:
 # -- limits
 
 
-def test_a_model_has_one_budget_by_whichever_of_its_names(tmp_path: Path) -> None:
-    own = Stand(tmp_path)
-    own.llm.configure(anthropic={**own.upstream, "provider": "anthropic"}, prices=[{**PRICES[0], "provider": "anthropic", "model": "claude-sonnet-*"}])
-    model = {"name": "sonnet", "scope": "model", "subject": "anthropic/claude-sonnet-4-5", "limit": 0}
+@contextlib.contextmanager
+def priced_as_anthropics(folder: Path, *prices: dict[str, t.Any], budgets: t.Sequence[dict[str, t.Any]] = TOTAL) -> t.Iterator[Stand]:
+    """Yield a stand whose simulated provider is paid as Anthropic is."""
+    own = Stand(folder)
+    own.llm.configure(anthropic={**own.upstream, "provider": "anthropic"}, prices=prices)
     try:
-        own.start([*TOTAL, model])
+        own.start(budgets)
+        yield own
+    finally:
+        own.stop()
+
+
+def test_a_model_has_one_budget_by_whichever_of_its_names(tmp_path: Path) -> None:
+    model = {"name": "sonnet", "scope": "model", "subject": "anthropic/claude-sonnet-4-5", "limit": 0}
+    price = {**PRICES[0], "provider": "anthropic", "model": "claude-sonnet-*"}
+    with priced_as_anthropics(tmp_path, price, budgets=[*TOTAL, model]) as own:
         for name in ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929", "Claude-Sonnet-4-5"):
             got = own.llm.ask("/v1/messages", message(model=name))
             assert (got.status, got.reason) == (402, "spent"), name
@@ -964,38 +974,28 @@ def test_a_model_has_one_budget_by_whichever_of_its_names(tmp_path: Path) -> Non
                 own.llm.command("declare", budgets=[{**model, "subject": subject}], exclusive=True, reason="a test")
         for subject in ("anthropic/no-such-model", "simulated/x", "openrouter/openai/gpt-5"):
             assert own.llm.command("declare", budgets=[{**model, "subject": subject}], exclusive=True, reason="a test")["budgets"] == 1
-    finally:
-        own.stop()
+
+
+def held_for(own: Stand, body: dict[str, t.Any], headers: dict[str, str] | None = None) -> int:
+    """Return what is held for a call, in micro-dollars."""
+    got = own.llm.ask("/v1/messages", body, headers)
+    return int(own.of_call("llm.call", got.headers["x-guardrails-call"])["detail"]["held_micro_dollars"])
 
 
 def test_where_a_call_is_served_may_be_set_at_the_provider(tmp_path: Path) -> None:
-    own = Stand(tmp_path)
-    own.llm.configure(anthropic={**own.upstream, "provider": "anthropic"}, prices=[])
-    try:
-        own.start()
-        held = {}
-        for geo in (None, "global", "us"):
-            got = own.llm.ask("/v1/messages", message("x" * 2000, **({"inference_geo": geo} if geo else {})))
-            held[geo] = own.of_call("llm.call", got.headers["x-guardrails-call"])["detail"]["held_micro_dollars"]
-        # What says so takes some bytes itself.
-        assert held["us"] > held[None] > 1.08 * held["global"]
-    finally:
-        own.stop()
+    with priced_as_anthropics(tmp_path) as own:
+        anywhere = held_for(own, message("x" * 2000))
+        told = {geo: held_for(own, message("x" * 2000, inference_geo=geo)) for geo in ("global", "us")}
+    # What says so takes some bytes itself.
+    assert told["us"] > anywhere > 1.08 * told["global"]
 
 
 def test_a_longer_context_is_held_for_where_it_is_asked_for(tmp_path: Path) -> None:
-    own = Stand(tmp_path)
-    own.llm.configure(anthropic={**own.upstream, "provider": "anthropic"}, prices=[])
-    try:
-        own.start()
-        held = []
-        for headers in ({}, {"anthropic-beta": "context-1m-2025-08-07"}):
-            got = own.llm.ask("/v1/messages", message("x" * 700_000, inference_geo="global"), headers)
-            held.append(own.of_call("llm.call", got.headers["x-guardrails-call"])["detail"]["held_micro_dollars"])
+    long = message("x" * 700_000, inference_geo="global")
+    with priced_as_anthropics(tmp_path) as own:
         # 200,000 tokens at 3 dollars a million, and 700,000 at 6.
-        assert 600_000 <= held[0] <= 610_000 and 4_200_000 <= held[1] <= 4_220_000
-    finally:
-        own.stop()
+        assert 600_000 <= held_for(own, long) <= 610_000
+        assert 4_200_000 <= held_for(own, long, {"anthropic-beta": "context-1m-2025-08-07"}) <= 4_220_000
 
 
 def test_a_great_many_names_hide_nothing_from_root(tmp_path: Path) -> None:
