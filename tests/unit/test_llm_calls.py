@@ -141,6 +141,7 @@ def added(definition: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         ("chat", {"enable_search": True}, "not_allowed", "enable_search is not allowed"),
         ("messages", {"api_base": "http://x"}, "not_allowed", "api_base is not allowed"),
         ("messages", {"extra_headers": {"anthropic-beta": "context-1m-2025-08-07"}}, "not_allowed", "extra_headers is not allowed"),
+        ("messages", {"anthropic_beta": ["context-1m-2025-08-07"]}, "not_allowed", "anthropic_beta is not allowed"),
         ("responses", {"preset": "dear"}, "not_allowed", "preset is not allowed"),
         ("chat", {"model": "openai/gpt-x:online"}, "server_tool", "the provider would search"),
         ("chat", {"api_base": "https://x"}, "not_allowed", "api_base is not allowed: it asks for an answer from elsewhere"),
@@ -221,6 +222,7 @@ def test_what_is_written_in_another_way_is_found_too() -> None:
         ("messages", {"max_to\u212aens": 50_000}, "max_to"),
         ("chat", {"\u017ftream": True}, "tream"),
         ("chat", {"N": 9}, "N"),
+        ("chat", {"Modalities": ["audio"]}, "Modalities"),
         ("chat", {"stream": True, "stream_options": {"Include_Usage": False}}, "Include_Usage"),
         ("chat", {"Fallbacks": ["gpt-dear"]}, "Fallbacks"),
         ("chat", {"Tools": [{"type": "web_search"}]}, "Tools"),
@@ -486,7 +488,7 @@ def test_what_asks_for_a_longer_context() -> None:
     others = "a-2025-01-01,context-management-2025-06-27"
     assert wire.betas("a-2025-01-01, context-1m-2025-08-07,context-management-2025-06-27") == (others, True)
     assert wire.betas(others) == (others, False)
-    assert wire.betas("context-1m-2025-08-07") == ("", True)
+    assert wire.betas("context-1m-2025-08-07") == wire.betas("Context-1M-2025-08-07") == ("", True)
 
 
 @pytest.mark.parametrize(

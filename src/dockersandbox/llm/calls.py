@@ -23,8 +23,8 @@ from dockersandbox.llm.prices import INPUTS, OUTPUTS, STANDARD
 Body = dict[str, t.Any]
 Wire = t.Literal["messages", "chat", "responses"]
 
-# No byte of text is more than one token, once its characters are plain ones: some tokenizers make of one what is written with many. One
-# more of these has at most so many bytes more; looked for are they in so many bytes at a time.
+# No byte of text is more than one token, once its characters are plain ones, as some tokenizers make them first: one that is written
+# with others then has so many bytes more at the most. They are looked for in so many bytes at a time.
 _GROWTH = 30
 _PIECE = 1 << 16
 # Around a text come the frame of a conversation, and what a provider says of tools, of each one that it knows by its type, and of the
@@ -73,6 +73,7 @@ _ANYWHERE = {
     "plugins": "work that the provider would do besides",
     "preset": "what is set at the provider",
     "extra_headers": "headers that nobody has seen",
+    "anthropic_beta": "headers that nobody has seen",
     "api_base": "an answer from elsewhere",
     "base_url": "an answer from elsewhere",
 }
@@ -103,7 +104,7 @@ _HOLDERS = frozenset({*_LINKS, "source", "file", "input_audio"})
 _NAMES = frozenset(
     "model stream stream_options include_usage n best_of tools tool definition environment memory_limit network_policy max_tool_calls max_uses"
     " system messages instructions input variables content output tool_references role id type url data result audio file_id thinking"
-    " budget_tokens prediction inference_geo context_management compaction cache_control ttl container citations enabled".split()
+    " budget_tokens prediction inference_geo context_management compaction cache_control ttl container citations enabled modalities".split()
 ).union(_LEFT_OUT, _HOLDERS, (key for key, _known in _SPEEDS.values()), *_LIMITS.values(), *_REFUSED_KEYS.values(), *_KEPT.values())
 # Where such keys may stand besides: in parts of these names, of the request and of a tool.
 _INNER = frozenset({"stream_options", "thinking", "environment", "container", "cache_control", "citations", *_HOLDERS})

@@ -33,7 +33,7 @@ _BACK = frozenset(
 )
 _BACK_PREFIXES = ("anthropic-ratelimit-", "x-ratelimit-")
 # What asks for a longer context than a model has.
-_LONGER = re.compile(r"context-\d+[km]-.*")
+_LONGER = re.compile(r"context-\d+[km]-.*", re.IGNORECASE)
 _VERSION = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
 REASON = "x-guardrails-reason"
 CALL = "x-guardrails-call"
