@@ -21,6 +21,8 @@ import aiohttp
 import uvloop
 from aiohttp import web
 
+from dockersandbox.common import service
+
 EVENTS, PACE = 50, 0.05
 USAGE = {"input_tokens": 50, "output_tokens": 20, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
 WHOLE = json.dumps({"type": "message", "model": "m", "content": [{"type": "text", "text": "x" * 400}], "usage": USAGE}).encode()
@@ -93,6 +95,8 @@ async def relay(path: str, to: str) -> None:
             await response.write_eof()
             return response
 
+    # As the gateway does.
+    service.large_pages()
     await serve(path, handle)
 
 

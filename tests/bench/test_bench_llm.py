@@ -35,7 +35,7 @@ LITELLM = "litellm[proxy]==1.108.7"
 CACHE = TOP / ".cache" / "llm-bench"
 ROUNDS = 3
 TURNS = 7
-CALLS = 3000
+CALLS = 9000
 STREAMS = 200
 LITELLM_CALLS = 320
 MASTER_KEY = f"sk-{TOKEN}-{TOKEN}-{TOKEN}"
@@ -45,7 +45,8 @@ TARGETS = {"ratio_per_s_at_32": 0.5, "simulated_ratio_per_s_at_32": 0.5, "p50_ad
 def part(*arguments: str, processor: int) -> subprocess.Popen[bytes]:
     """Start a part of the bench on one processor."""
     command = ["taskset", "-c", str(processor), sys.executable, llm_parts.__file__, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": f"{TOP / '.collections'}:{TOP / 'src'}"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
 
 def asked(path: str, connections: int, calls: int, word: str, token: str = TOKEN) -> dict[str, float]:

@@ -14,7 +14,10 @@ from dockersandbox.recorder.service import NAME, serve
 class Unruled:
     """A redactor without rules."""
 
-    def __call__(self, event: dict[str, t.Any]) -> tuple[dict[str, t.Any], dict[str, int]]:
+    def look(self) -> None:
+        """There is nothing to look at."""
+
+    def redacted(self, event: dict[str, t.Any]) -> tuple[dict[str, t.Any], dict[str, int]]:
         """Return *event* as it is."""
         return event, {}
 

@@ -343,6 +343,35 @@ def test_what_was_no_secret_before_is_one_once_it_is_declared(tmp_path: Path) ->
     assert redactor(event) == (event, {})
 
 
+def test_one_look_is_for_all_that_came_before_it(tmp_path: Path) -> None:
+    redactor = redaction.Redactor.load(CONFIG, tmp_path, lambda: NOW)
+    digest = "5e" * 16
+    event = {"request_sha256": digest, "detail": {"told": "Zk3vQ8mPq2Lw"}}
+    assert redactor.redacted(event) == (event, {})
+    known_secrets.remember(tmp_path, {"a": "Zk3vQ8mPq2Lw", "b": digest})
+    assert redactor.redacted(event) == (event, {})
+    redactor.look()
+    assert redactor.redacted(event)[1] == {"host-secret": 2}
+    # Where a digest alone is new, it is looked through as well.
+    assert redactor.redacted({"request_sha256": digest})[1] == {"host-secret": 1}
+    (tmp_path / "known.json").write_text("{}")
+    with pytest.raises(known_secrets.KnownSecretsError, match=r"known\.json is not a file of known secrets"):
+        redactor.look()
+
+
+def test_digests_are_looked_through_for_all_that_can_be_in_them(tmp_path: Path) -> None:
+    rules = [
+        {"id": "number", "shapes": ["0" * 14], "regex": "[0-9]{14}"},
+        {"id": "word", "keywords": ["fade"], "regex": "fade[0-9]{4}"},
+    ]
+    redactor = redaction.Redactor.load({"logging_rules": rules}, tmp_path, lambda: NOW)
+    plain = "a1" * 32
+    assert redactor({"request_sha256": plain}) == ({"request_sha256": plain}, {})
+    for part, kind in (("12345678901234", "number"), ("fade1234", "word")):
+        digest = "a1" * 10 + part + "a1" * 10
+        assert redactor({"request_sha256": digest, "detail": {"call": plain}})[1] == {kind: 1}, digest
+
+
 # --- what is not a secret
 
 

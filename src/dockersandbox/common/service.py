@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -17,12 +18,31 @@ import uvloop
 from dockersandbox.common import config
 
 CONFIGS = "/etc/guardrails"
+# What the kernel is told (madvise(2)): have this on large pages as time goes by, and now.
+_ADVICE = (14, 25)
+_LARGE = 2 << 20
 
 
 def say(name: str, text: str) -> None:
     """Write one line to standard error, which the engine keeps."""
     sys.stderr.write(f"{name}: {' '.join(text.split())}\n")
     sys.stderr.flush()
+
+
+def large_pages() -> None:
+    """Have the memory of this process, as it is now, on large pages where the kernel does so: at once since Linux 6.1.
+
+    The interpreter goes to so many places for a request that finding them in tables is a tenth of its time in a virtual machine.
+    What the kernel does not do is left as it is: nothing but time depends on it.
+    """
+    advise = ctypes.CDLL(None).madvise
+    for line in Path("/proc/self/maps").read_text(encoding="ascii", errors="replace").splitlines():
+        place, rights, _offset, _device, _inode, *name = line.split(maxsplit=5)
+        begin, end = (int(address, 16) for address in place.split("-"))
+        begin, end = -(-begin // _LARGE) * _LARGE, end // _LARGE * _LARGE
+        if rights == "rw-p" and name in ([], ["[heap]"]) and begin < end:
+            for advice in _ADVICE:
+                advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
 
 
 class Signals(t.NamedTuple):

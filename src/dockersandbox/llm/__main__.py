@@ -87,6 +87,7 @@ class Service:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE)
+        service.large_pages()
         await self._note("llm.start", self.loaded.sha256)
         await self.signals.end.wait()
         control.close()

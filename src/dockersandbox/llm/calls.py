@@ -418,9 +418,8 @@ def _asked(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t
         # In a long conversation there are thousands, and most are like this.
         if not part.keys() <= _USUAL:
             _plain(part)
-    for key, what in _REFUSED_KEYS[wire].items():
-        if body.get(key):
-            raise Refusal(403, "not_allowed", f"{key} is not allowed: it asks for {what}")
+    for key in filter(body.get, _REFUSED_KEYS[wire]):
+        raise Refusal(403, "not_allowed", f"{key} is not allowed: it asks for {_REFUSED_KEYS[wire][key]}")
     link = next(filter(None, map(_link, parts)), "")
     if link and "web_fetch" not in rules.server_tools:
         text = f"the provider would fetch {_shown(link)} where nobody sees it: send what is there, or have cost_rules.server_tools allow web_fetch"
@@ -493,7 +492,7 @@ def _run_there(wire: Wire, where: str, tool: t.Any) -> str:
 
 def _inputs(wire: Wire, body: Body, parts: list[Body], offered: list[tuple[str, t.Any]], encoded: bytes) -> int | None:
     """Return the most tokens that go in; None when only the model's context limits them."""
-    if any(body.get(key) for key in _KEPT[wire]):
+    if any(map(body.get, _KEPT[wire])):
         return None
     described = sum(isinstance(tool, dict) and tool.get("type") not in (None, "custom", "function") for _where, tool in offered)
     inputs = len(encoded) + _grown(encoded) + _FRAME + _TOOLS * (described + bool(offered) + (b'"json_schema"' in encoded))

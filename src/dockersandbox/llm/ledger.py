@@ -307,6 +307,9 @@ class SqliteLedger:
 
     def _run(self) -> None:
         ended = False
+        with contextlib.suppress(OSError):
+            # It does not take the processor from the loop's thread as it wakes: the interpreter is that one's, so that it would wait again.
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         try:
             while not ended:
                 batch, ended = self._next()

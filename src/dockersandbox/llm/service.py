@@ -429,8 +429,8 @@ class Gateway:
         at = int(self._clock())
         price = self._price(upstream, call, at)
         call.lighten()
-        longer = wire.betas(request.headers.get("anthropic-beta", ""))[1]
-        inputs = call.most_inputs(price.longest if longer else price.context)
+        asked = request.headers.get("anthropic-beta")
+        inputs = call.most_inputs(price.longest if asked and wire.betas(asked)[1] else price.context)
         run = box.run
         wait, change = box.breaker.enter(self._now())
         self._breaker_changed("sandbox", box.name, change)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import typing as t
 import urllib.parse
@@ -118,4 +119,10 @@ def betas(words: str) -> tuple[str, bool]:
 
 def back(headers: t.Mapping[str, str]) -> dict[str, str]:
     """Return the headers of an upstream's answer that come back."""
-    return {name: value for name, value in headers.items() if (low := name.lower()) in _BACK or low.startswith(_BACK_PREFIXES)}
+    return {name: value for name, value in headers.items() if _comes_back(name)}
+
+
+@functools.lru_cache(1024)
+def _comes_back(name: str) -> bool:
+    low = name.lower()
+    return low in _BACK or low.startswith(_BACK_PREFIXES)

@@ -43,7 +43,10 @@ def _acknowledgement(ack: Ack) -> bytes:
 class Redactor(t.Protocol):
     """What takes secrets out of events."""
 
-    def __call__(self, event: dict[str, t.Any]) -> tuple[dict[str, t.Any], dict[str, int]]:
+    def look(self) -> None:
+        """Go by the host's secrets as they are now."""
+
+    def redacted(self, event: dict[str, t.Any]) -> tuple[dict[str, t.Any], dict[str, int]]:
         """Return the event without secrets, and how many of each kind there were."""
 
     def forget(self, until: str, groups: t.Collection[str] = ...) -> list[str]:
@@ -111,6 +114,7 @@ class Recorder:
             task.add_done_callback(self._ended)
         control = await admin.serve(Path(self.settings.sockets, "admin.sock"), self._command)
         await self._listen()
+        service.large_pages()
         await self._signals.end.wait()
         control.close()
         await self._drain()
@@ -190,9 +194,15 @@ class Recorder:
         """Take events from a connection."""
         self._kick.set()
         now = self._now()
+        unsure = None
+        try:
+            # Once for all that came together.
+            self.redact.look()
+        except (ValueError, OSError) as problem:
+            unsure = problem
         for text in texts:
             try:
-                item = self._taken(connection, text, now)
+                item = self._taken(connection, text, now, unsure)
             except events.EventError as problem:
                 item = Item(connection, len(text), error(str(problem)))
             self._pending.append(item)
@@ -205,8 +215,8 @@ class Recorder:
         self._pending.append(item)
         self._kick.set()
 
-    def _taken(self, connection: Connection, text: bytes, now: float) -> Item:
-        """Return what becomes of one event. Raises EventError."""
+    def _taken(self, connection: Connection, text: bytes, now: float, unsure: Exception | None) -> Item:
+        """Return what becomes of one event; *unsure*: why none can be redacted now. Raises EventError."""
         if self.log.alarm:
             raise events.EventError(self._refusal())
         if self.full_since is not None:
@@ -229,7 +239,9 @@ class Recorder:
         if (sandbox := event.get("sandbox")) is not None and self._over(item, sandbox, event, now):
             return item
         try:
-            redacted, redactions = self.redact(event)
+            if unsure is not None:
+                raise unsure
+            redacted, redactions = self.redact.redacted(event)
         except (ValueError, OSError) as problem:
             raise events.EventError(f"the event cannot be redacted, so it is not recorded: {problem}") from None
         item.entry = Entry(redacted, connection.sender, redactions)
@@ -442,7 +454,8 @@ class Recorder:
         assert denial.ack is not None
         event = {**denial.event, "id": new_id(), "detail": {"repeated": count, "first_seq": denial.ack.seq}}
         try:
-            redacted, redactions = self.redact(event)
+            self.redact.look()
+            redacted, redactions = self.redact.redacted(event)
         except (ValueError, OSError) as problem:
             service.say(NAME, f"a count cannot be redacted, so it is not recorded: {problem}")
             return
