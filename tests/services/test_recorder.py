@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import rfc8785
 import uvloop
-from ansible_collections.dockersandbox.guardrails.plugins.module_utils import canonical, chain, events, frames, recorder, seal
+from ansible_collections.dockersandbox.guardrails.plugins.module_utils import canonical, chain, events, frames, known_secrets, recorder, seal
 from services.recorders import Recorder, event, running
 
 from dockersandbox.common.records import Records
@@ -148,6 +148,24 @@ def test_an_event_over_the_limit_ends_the_connection_after_the_replies_to_those_
     replies = raw(made, text(most) + (frames.LIMIT + 1).to_bytes(4, "big") + b"{", 3)
     assert "seq" in replies[0]
     assert replies[1:] == [{"error": f"a frame of {frames.LIMIT + 1} bytes is over the limit of {frames.LIMIT}"}]
+
+
+def test_nothing_is_recorded_while_the_hosts_secrets_are_not_known(tmp_path: Path) -> None:
+    with running(tmp_path) as made, made.client() as client:
+        secret = "Zk3vQ8mPq2Lw"
+        first = client.record(event(reason=secret))
+        known_secrets.remember(made.keys, {"a": secret})
+        client.record(event(reason=secret))
+        whole = (made.keys / "known.json").read_bytes()
+        (made.keys / "known.json").write_bytes(b"{}")
+        for _turn in range(2):
+            with pytest.raises(recorder.RecorderError, match=r"cannot be redacted, so it is not recorded: .*known\.json is not a file of known secrets"):
+                client.record(event(reason="x"))
+        (made.keys / "known.json").write_bytes(whole)
+        last = client.record(event(reason=secret))
+        assert last.seq == first.seq + 2
+        said = [record["reason"] for record in made.records()[first.seq - 1 :]]
+        assert said[0] == secret and all(text.startswith("[REDACTED:host-secret:") for text in said[1:])
 
 
 def test_replies_come_in_the_order_of_the_events(made: Recorder) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +34,9 @@ print(before, large())
 
 def large_pages_are_made() -> bool:
     """Whether the kernel makes large pages when it is told to."""
-    release = tuple(int(part) for part in platform.release().split(".")[:2])
-    return release >= (6, 1) and Path("/sys/kernel/mm/transparent_hugepage").is_dir()
+    release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+    switch = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return release >= (6, 1) and switch.exists() and "[never]" not in switch.read_text(encoding="ascii")
 
 
 def test_memory_lies_on_large_pages_where_the_kernel_makes_them() -> None:
